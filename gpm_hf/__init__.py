@@ -1,0 +1,1 @@
+"""General preference models for the Hugging Face world: see README.md."""

@@ -1,0 +1,21 @@
+"""The model as shipped to the Hub: torch, transformers and these files, nothing else."""
+
+from .configuration_gpm import GPMConfig
+from .encoding_gpm import EncodedGroup, collate_groups, encode_group
+from .modeling_gpm import GPMForPreference, GPMOutput
+from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
+
+__all__ = [
+    "EncodedGroup",
+    "GPMConfig",
+    "GPMForPreference",
+    "GPMOutput",
+    "collate_groups",
+    "condorcet_winner",
+    "encode_group",
+    "has_cycle",
+    "mean_scores",
+    "pair_scores",
+    "preference_matrix",
+    "rank_responses",
+]

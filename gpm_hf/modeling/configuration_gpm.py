@@ -1,0 +1,131 @@
+"""Configuration of a general preference model (GPM)."""
+
+from transformers import AutoConfig
+from transformers.configuration_utils import PretrainedConfig
+
+GATE_ACTIVATIONS = ("softmax", "softplus")
+PROMPT_FORMATS = ("clean", "reference")
+
+
+class GPMConfig(PretrainedConfig):
+    """
+    Configuration of [`GPMForPreference`]: a decoder backbone plus the two heads of "Beyond Bradley-Terry Models: A
+    General Preference Model for Language Model Alignment" (ICML 2025).
+
+    Args:
+        text_config (`PretrainedConfig` or `dict`):
+            Configuration of the decoder backbone, for instance a `LlamaConfig`. Token ids (`pad_token_id`,
+            `bos_token_id`, `eos_token_id`) live there and only there; the properties of the same name read and write
+            them.
+        embedding_dim (`int`, defaults to 6):
+            Dimension `2k` of a response's embedding, an even number; or 1 for a Bradley-Terry reward model, in which
+            each response has one scalar reward.
+        scale_gate (`bool`, *optional*):
+            Whether the eigenvalue scale gate turns the prompt into `k` scales (the paper's lambda). `None` means
+            `True` from dimension 2 and `False` at dimension 1.
+        normalize_embeddings (`bool`, *optional*):
+            Whether embeddings have unit L2 norm. `None` means `True` from dimension 2 and `False` at dimension 1,
+            where it would turn every reward into +1 or -1.
+        tau (`float`, defaults to 0.1):
+            Temperature: log-odds are the raw score divided by `tau`.
+        gate_activation (`str`, defaults to `"softmax"`):
+            How the gate's outputs become non-negative scales: `"softmax"` (scales sum to one, as in the published
+            checkpoints) or `"softplus"`.
+        prompt_format (`str`, defaults to `"clean"`):
+            How a chat becomes token ids: `"clean"` (the chat template as it is), or `"reference"` (bit-compatible
+            with the paper authors' checkpoints, see `encoding_gpm.py`).
+
+    Raises:
+        ValueError: for a missing backbone, an odd dimension above 1, a gate or normalisation asked for at dimension
+            1, a `tau` that is not positive, or an unknown option.
+    """
+
+    model_type = "gpm"
+    sub_configs = {"text_config": AutoConfig}
+    has_no_defaults_at_init = True
+    _auto_class = "AutoConfig"
+
+    def __init__(
+        self,
+        text_config=None,
+        embedding_dim=6,
+        scale_gate=None,
+        normalize_embeddings=None,
+        tau=0.1,
+        gate_activation="softmax",
+        prompt_format="clean",
+        **kwargs,
+    ):
+        if text_config is None:
+            raise ValueError(
+                "GPMConfig needs `text_config`, the configuration of a decoder backbone. This error on loading means "
+                "that the folder holds no general preference model; to start one from a language model use "
+                "`GPMForPreference.from_backbone(name_or_path)`."
+            )
+        if isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        if not isinstance(embedding_dim, int) or embedding_dim < 1 or (embedding_dim > 1 and embedding_dim % 2):
+            raise ValueError(
+                f"embedding_dim={embedding_dim!r} is not possible: embeddings are made of two-dimensional blocks, so "
+                "use an even number (2, 4, 6, ...), or 1 for a Bradley-Terry reward model."
+            )
+        if embedding_dim == 1 and (scale_gate or normalize_embeddings):
+            raise ValueError(
+                "embedding_dim=1 is the Bradley-Terry model: it has no two-dimensional block that `scale_gate` could "
+                "scale, and `normalize_embeddings` would turn every reward into +1 or -1. Leave both unset."
+            )
+        if not tau > 0:
+            raise ValueError(f"tau={tau!r} is not possible: scores are divided by it, so it must be positive.")
+        if gate_activation not in GATE_ACTIVATIONS:
+            raise ValueError(f"gate_activation={gate_activation!r} is unknown: choose one of {GATE_ACTIVATIONS}.")
+        if prompt_format not in PROMPT_FORMATS:
+            raise ValueError(f"prompt_format={prompt_format!r} is unknown: choose one of {PROMPT_FORMATS}.")
+
+        self.text_config = text_config
+        self.embedding_dim = embedding_dim
+        self.scale_gate = embedding_dim > 1 if scale_gate is None else bool(scale_gate)
+        self.normalize_embeddings = embedding_dim > 1 if normalize_embeddings is None else bool(normalize_embeddings)
+        self.tau = tau
+        self.gate_activation = gate_activation
+        self.prompt_format = prompt_format
+
+        # The parent's __init__ pushes its own (usually absent) choices down to the sub-configurations, which would
+        # undo what the backbone's configuration says.
+        attention = text_config._attn_implementation
+        experts = text_config._experts_implementation
+        # Trainers of reward models look for one label: a response has one preference value, whatever its dimension.
+        kwargs.setdefault("num_labels", 1)
+        super().__init__(**kwargs)
+        if self._attn_implementation is None:
+            self.text_config._attn_implementation = attention
+        if self._experts_implementation is None:
+            self.text_config._experts_implementation = experts
+
+    @property
+    def is_bradley_terry(self):
+        """Whether this is the Bradley-Terry case: one scalar reward per response."""
+        return self.embedding_dim == 1
+
+    @property
+    def pad_token_id(self):
+        return self.text_config.pad_token_id
+
+    @pad_token_id.setter
+    def pad_token_id(self, value):
+        self.text_config.pad_token_id = value
+
+    @property
+    def bos_token_id(self):
+        return self.text_config.bos_token_id
+
+    @bos_token_id.setter
+    def bos_token_id(self, value):
+        self.text_config.bos_token_id = value
+
+    @property
+    def eos_token_id(self):
+        return self.text_config.eos_token_id
+
+    @eos_token_id.setter
+    def eos_token_id(self, value):
+        self.text_config.eos_token_id = value

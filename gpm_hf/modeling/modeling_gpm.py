@@ -1,0 +1,410 @@
+"""
+The general preference model: a decoder language model that embeds a response, and a skew-symmetric form between two
+embeddings that says how likely one response is preferred to the other.
+
+"Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment", ICML 2025, section 4.
+"""
+
+import inspect
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import ModelOutput
+
+from .configuration_gpm import GPMConfig
+from .encoding_gpm import collate_groups, encode_group
+from .scores_gpm import preference_matrix, rank_responses
+
+
+@dataclass
+class GPMOutput(ModelOutput):
+    """
+    Output of [`GPMForPreference`]. There are no `logits` on purpose: an embedding is no reward, and code that reads
+    `logits[:, 0]` as one would compute a wrong number without an error.
+
+    Args:
+        embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_dim)`): one embedding per sequence, float32.
+        scales (`torch.FloatTensor` of shape `(batch_size, embedding_dim / 2)`, *optional*): the gate's scales
+            lambda(x) of each sequence's prompt, float32; `None` without a gate.
+        response_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`): the backbone's last hidden state
+            at each sequence's last token, from which the embedding is made.
+        prompt_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*): the same at the last
+            token of the prompt, from which the scales are made.
+    """
+
+    embeddings: torch.FloatTensor | None = None
+    scales: torch.FloatTensor | None = None
+    response_states: torch.FloatTensor | None = None
+    prompt_states: torch.FloatTensor | None = None
+
+
+class Float32Linear(nn.Linear):
+    """
+    A bias-free linear map computed in float32 whatever the backbone's type, also under autocast: a rounding error of a
+    bfloat16 embedding, divided by tau = 0.1, is a visible error of the log-odds.
+    """
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features, bias=False, dtype=torch.float32)
+
+    def forward(self, states):
+        with torch.autocast(device_type=states.device.type, enabled=False):
+            return nn.functional.linear(states.float(), self.weight.float())
+
+
+class GPMForPreference(PreTrainedModel):
+    """
+    A general preference model on any decoder backbone.
+
+    Parameters are `model.*` (the backbone), `embedding_head.weight` of shape (embedding_dim, hidden_size) and, with a
+    gate, `gate_head.weight` of shape (embedding_dim / 2, hidden_size). With `embedding_dim=1` it is a Bradley-Terry
+    reward model.
+
+    Example:
+
+    ```python
+    model = GPMForPreference.from_backbone("HuggingFaceTB/SmolLM2-135M-Instruct", embedding_dim=6)
+    ```
+    """
+
+    config_class = GPMConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    input_modalities = ("text",)
+    _auto_class = "AutoModel"
+    # The backbone decides which attention it can run; this class has none of its own.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # "strict" acts for bfloat16 and float16; quantisers read the other one. Full names, because these are searched
+    # for in parameter names and "gate" alone would also match a backbone's `gate_proj`.
+    _keep_in_fp32_modules = ["embedding_head", "gate_head"]
+    _keep_in_fp32_modules_strict = ["embedding_head", "gate_head"]
+    # The checkpoint of a causal language model has an output head that a preference model does not use.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config):
+        super().__init__(config)
+        hidden_size = config.text_config.hidden_size
+        # Without a dtype the backbone would keep the one that its own configuration remembers.
+        self.model = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
+        self.embedding_head = Float32Linear(hidden_size, config.embedding_dim)
+        self.gate_head = Float32Linear(hidden_size, config.embedding_dim // 2) if config.scale_gate else None
+        self.post_init()
+        # Where padding and EOS share an id, `padding_idx` would silence the gradient of the EOS embedding. Padded
+        # positions are masked here, so nothing needs it.
+        self.get_input_embeddings().padding_idx = None
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        prompt_lengths=None,
+        response_states=None,
+        prompt_states=None,
+        **kwargs,
+    ):
+        """
+        Embeds a batch of sequences, each a prompt with one response.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`): token ids, padded on either side.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 where there is a token,
+                0 where there is padding. Absent means no padding at all.
+            prompt_lengths (`torch.LongTensor` of shape `(batch_size,)`): the number of tokens of each sequence's
+                prompt, padding not counted. Needed with a scale gate only.
+            response_states, prompt_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):
+                hidden states of an earlier output; given these instead of `input_ids`, only the heads are computed.
+            kwargs: passed on to the backbone.
+
+        Returns:
+            [`GPMOutput`]
+        """
+        if response_states is None:
+            states, attention_mask = self._encode(input_ids, attention_mask, **kwargs)
+            rows = torch.arange(len(states), device=states.device)
+            count = attention_mask.cumsum(-1)
+            # The column of the n-th token is where the running count first reaches n, whatever the padding side.
+            last = (count == count[:, -1:]).to(torch.int32).argmax(-1)
+            response_states = states[rows, last]
+            if self.config.scale_gate:
+                prompt_lengths = self._check_prompt_lengths(prompt_lengths, count[:, -1])
+                border = (count == prompt_lengths[:, None]).to(torch.int32).argmax(-1)
+                prompt_states = states[rows, border]
+
+        embeddings = self.embedding_head(response_states)
+        if self.config.normalize_embeddings:
+            embeddings = nn.functional.normalize(embeddings, dim=-1)
+        scales = None
+        if self.config.scale_gate:
+            gate = self.gate_head(prompt_states)
+            scales = gate.softmax(-1) if self.config.gate_activation == "softmax" else nn.functional.softplus(gate)
+        return GPMOutput(
+            embeddings=embeddings, scales=scales, response_states=response_states, prompt_states=prompt_states
+        )
+
+    def _encode(self, input_ids, attention_mask, **kwargs):
+        if input_ids is None:
+            raise ValueError("GPMForPreference needs `input_ids` (or `response_states` of an earlier output).")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        # Position ids always: some backbones would count left padding as positions.
+        position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        # PEFT passes every argument a model could have, as None.
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        kwargs["return_dict"] = True
+        kwargs.setdefault("use_cache", False)
+        output = self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
+        return output.last_hidden_state, attention_mask
+
+    def _check_prompt_lengths(self, prompt_lengths, lengths):
+        if prompt_lengths is None:
+            raise ValueError(
+                "This model has a scale gate, which reads the prompt's last token: pass `prompt_lengths`, the number "
+                "of prompt tokens of each sequence."
+            )
+        prompt_lengths = prompt_lengths.to(lengths.device)
+        if not torch.compiler.is_compiling() and bool(((prompt_lengths < 1) | (prompt_lengths > lengths)).any()):
+            raise ValueError(
+                f"prompt_lengths {prompt_lengths.tolist()} must be between 1 and the lengths of the sequences, "
+                f"{lengths.tolist()}."
+            )
+        return prompt_lengths
+
+    def embed(self, tokenizer, prompt, responses, batch_size=16):
+        """
+        Embeds the responses to one prompt; K responses cost K encodes. The model is used in evaluation mode.
+
+        Args:
+            tokenizer (`PreTrainedTokenizerBase`): this model's tokenizer.
+            prompt (`str`, `list[dict]` or `None`): a string, chat messages, or `None` when each response contains the
+                prompt already; see `encoding_gpm.py`.
+            responses (`list[str]` or `list[list[dict]]`): K responses.
+            batch_size (`int`, defaults to 16): sequences encoded at once; the result does not depend on it.
+
+        Returns:
+            `tuple`: embeddings of shape (K, embedding_dim), and scales of shape (embedding_dim / 2,) or `None`.
+
+        Raises:
+            ValueError: empty responses, a sequence longer than the backbone's context, a template that cannot render
+                the messages, or embeddings that are not finite.
+        """
+        group = encode_group(tokenizer, prompt, responses, self.config.prompt_format)
+        return self.embed_groups([group], batch_size)[0]
+
+    @torch.no_grad()
+    def embed_groups(self, groups, batch_size=16):
+        """
+        Embeds many groups at once, see [`~GPMForPreference.embed`].
+
+        Args:
+            groups (`list[EncodedGroup]`): what `encode_group` returns.
+            batch_size (`int`, defaults to 16): sequences encoded at once, across groups.
+
+        Returns:
+            `list[tuple]`: embeddings and scales of each group.
+        """
+        batch = collate_groups(groups, pad_token_id=0, with_prompts=self.config.scale_gate)
+        gate_rows = batch.pop("gate_rows", None)
+        lengths = batch["attention_mask"].sum(-1)
+        self._check_context(int(lengths.max()))
+        # Sequences of like length share a batch, so that little is spent on padding.
+        order = lengths.argsort(descending=True, stable=True)
+        embeddings, scales = [], []
+        training = self.training
+        self.eval()
+        try:
+            for rows in order.split(batch_size):
+                inputs = {name: value[rows] for name, value in batch.items()}
+                columns = int(lengths[rows[0]])
+                inputs["input_ids"] = inputs["input_ids"][:, :columns]
+                inputs["attention_mask"] = inputs["attention_mask"][:, :columns]
+                output = self(**{name: value.to(self.device) for name, value in inputs.items()})
+                embeddings.append(output.embeddings)
+                scales.append(output.scales)
+        finally:
+            self.train(training)
+        inverse = order.argsort().to(self.device)
+        embeddings = torch.cat(embeddings)[inverse]
+        scales = torch.cat(scales)[inverse] if self.config.scale_gate else None
+        for values in (embeddings, scales):
+            if values is not None and not bool(values.isfinite().all()):
+                raise ValueError(
+                    "The model's embeddings are not finite: its weights contain NaN or infinity, or its hidden states "
+                    f"overflow in {self.dtype}. Check the checkpoint, or load it in bfloat16 or float32."
+                )
+        results, first = [], 0
+        for index, group in enumerate(groups):
+            size = len(group.sequences)
+            own_scales = None if scales is None else scales[gate_rows[index]]
+            results.append((embeddings[first : first + size], own_scales))
+            first += size
+        return results
+
+    def preference_scores(self, tokenizer, prompt, responses, batch_size=16):
+        """
+        Log-odds of every response against every other: P(i preferred to j) = sigmoid(S[i, j]).
+
+        Args:
+            tokenizer (`PreTrainedTokenizerBase`): this model's tokenizer.
+            prompt (`str` or `list[dict]`): as in [`~GPMForPreference.embed`]; or a list of N prompts.
+            responses (`list`): K responses; or a list of N lists of responses, whose sizes may differ.
+            batch_size (`int`, defaults to 16): sequences encoded at once; the result does not depend on it.
+
+        Returns:
+            `torch.FloatTensor` of shape (K, K), exactly skew-symmetric; or a list of N of them.
+        """
+        if not _is_list_of_prompts(prompt):
+            return self.preference_scores(tokenizer, [prompt], [responses], batch_size)[0]
+        if len(prompt) != len(responses):
+            raise ValueError(f"{len(prompt)} prompts need as many lists of responses, got {len(responses)}.")
+        groups = [
+            encode_group(tokenizer, one_prompt, its_responses, self.config.prompt_format)
+            for one_prompt, its_responses in zip(prompt, responses)
+        ]
+        return [
+            preference_matrix(embeddings, scales, self.config.tau)
+            for embeddings, scales in self.embed_groups(groups, batch_size)
+        ]
+
+    def compare(self, tokenizer, prompt, a, b):
+        """
+        Probability that response `a` is preferred to response `b`.
+
+        Returns:
+            `float`: P(a > b | x), between 0 and 1.
+        """
+        return float(self.preference_scores(tokenizer, prompt, [a, b])[0, 1].sigmoid())
+
+    def rank(self, tokenizer, prompt, responses, batch_size=16):
+        """
+        Ranks the responses to one prompt by their mean score against the group.
+
+        Returns:
+            `list[int]`: indices of the responses, best first. A list of prompts gives a list of rankings.
+        """
+        many = _is_list_of_prompts(prompt)
+        for group in responses if many else [responses]:
+            if len(group) < 2:
+                raise ValueError(f"Ranking needs at least two responses, got {len(group)}.")
+        scores = self.preference_scores(tokenizer, prompt, responses, batch_size)
+        return [rank_responses(one).tolist() for one in scores] if many else rank_responses(scores).tolist()
+
+    @classmethod
+    def from_backbone(cls, name_or_path, config=None, **kwargs):
+        """
+        A preference model on a language model, its heads freshly initialised and to be trained.
+
+        Args:
+            name_or_path (`str`): a causal language model or its base model, a Hub id or a folder.
+            config ([`GPMConfig`], *optional*): a whole configuration, in place of the options below.
+            kwargs: options of [`GPMConfig`] (`embedding_dim`, `scale_gate`, ...) and of
+                [`~PreTrainedModel.from_pretrained`] (`dtype`, `revision`, `gguf_file`, `device_map`, ...).
+
+        Returns:
+            [`GPMForPreference`]
+
+        Raises:
+            ValueError: for a checkpoint that is no decoder language model, lacks backbone weights, or already is a
+                preference model.
+        """
+        hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+        gpm_options = {name: kwargs.pop(name) for name in _GPM_OPTIONS if name in kwargs}
+        trust_remote_code = kwargs.pop("trust_remote_code", None)
+        if config is None:
+            text_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub_options)
+            _check_backbone(name_or_path, text_config)
+            config = GPMConfig(text_config=text_config, **gpm_options)
+        elif gpm_options:
+            raise ValueError(f"Give either `config` or the options {sorted(gpm_options)}, not both.")
+
+        if "gguf_file" in kwargs:
+            # The plain path keeps the model flagged as quantised, and such a model cannot be saved.
+            from transformers import GgufConfig
+
+            kwargs.setdefault("quantization_config", GgufConfig(dequantize=True))
+        prefix = _backbone_prefix(config.text_config)
+        if prefix != cls.base_model_prefix:
+            kwargs["key_mapping"] = {rf"^{prefix}\.": f"{cls.base_model_prefix}.", **kwargs.pop("key_mapping", {})}
+        model, info = super().from_pretrained(name_or_path, config=config, output_loading_info=True, **kwargs)
+        missing = [name for name in info["missing_keys"] if not name.startswith(_HEADS)]
+        if missing:
+            raise ValueError(
+                f"{name_or_path} lacks {len(missing)} weights of its backbone, such as {sorted(missing)[0]!r}; it is "
+                f"not a complete {config.text_config.model_type} checkpoint."
+            )
+        # A recorded key mapping would make `save_pretrained` write the backbone's own names back.
+        model._weight_conversions = None
+        if os.path.isdir(name_or_path):
+            # A folder's path means nothing to others: keep it out of the saved configuration.
+            config.text_config.name_or_path = ""
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """
+        Loads a saved preference model, see [`~PreTrainedModel.from_pretrained`].
+
+        Raises:
+            ValueError: for a checkpoint without the heads, which transformers would fill with random numbers.
+        """
+        return_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        missing = sorted(name for name in info["missing_keys"] if name.startswith(_HEADS))
+        if missing:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds no preference model: its checkpoint lacks {missing}. To start "
+                "one from a language model use `GPMForPreference.from_backbone(name_or_path)`."
+            )
+        return (model, info) if return_info else model
+
+    def save_config_and_code(self, folder):
+        """Writes what a stranger needs beside the weights: `config.json` and this code, named in its `auto_map`."""
+        custom_object_save(self, folder, config=self.config)
+        self.config.save_pretrained(folder)
+
+    def _check_context(self, length):
+        # Backbones without absolute or rotary positions have no such limit.
+        limit = getattr(self.config.text_config, "max_position_embeddings", None)
+        if limit is not None and length > limit:
+            raise ValueError(
+                f"A prompt with its response has {length} tokens, but the backbone's context holds {limit}. Shorten "
+                "the text, or use a backbone with a longer context."
+            )
+
+
+_HEADS = ("embedding_head.", "gate_head.")
+_GPM_OPTIONS = tuple(inspect.signature(GPMConfig.__init__).parameters)[2:-1]
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "gguf_file")
+
+
+def _is_list_of_prompts(prompt):
+    return isinstance(prompt, (list, tuple)) and len(prompt) > 0 and not isinstance(prompt[0], dict)
+
+
+def _check_backbone(name_or_path, config):
+    if config.model_type == GPMConfig.model_type:
+        raise ValueError(f"{name_or_path} already is a preference model: load it with `from_pretrained`.")
+    if config.is_encoder_decoder:
+        raise ValueError(f"{name_or_path} is an encoder-decoder; a preference model needs a decoder language model.")
+    if config.get_text_config() is not config:
+        raise ValueError(
+            f"{name_or_path} is a multimodal model ({config.model_type}); a preference model needs a text-only "
+            f"checkpoint ({config.get_text_config().model_type})."
+        )
+
+
+def _backbone_prefix(config):
+    """The name under which a causal language model of this kind keeps its base model, such as "model"."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return GPMForPreference.base_model_prefix
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].base_model_prefix
