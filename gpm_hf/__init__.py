@@ -1,1 +1,66 @@
-"""General preference models for the Hugging Face world: see README.md."""
+"""
+General preference models for transformers, TRL and the Hugging Face Hub.
+
+Importing this package registers the model with transformers' Auto classes and loads nothing heavier than the model's
+own code; everything else is imported when its name is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig, AutoModel
+
+from gpm_hf.modeling import (
+    GPMConfig,
+    GPMForPreference,
+    GPMOutput,
+    condorcet_winner,
+    has_cycle,
+    mean_scores,
+    pair_scores,
+    preference_matrix,
+    rank_responses,
+)
+
+if TYPE_CHECKING:
+    from gpm_hf.scoring import load_preference_model, load_tokenizer
+    from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
+
+__version__ = "0.1.0"
+
+AutoConfig.register(GPMConfig.model_type, GPMConfig)
+AutoModel.register(GPMConfig, GPMForPreference)
+
+# Public name -> the room it lives in.
+_LAZY = {
+    "GPMRewardConfig": "gpm_hf.training",
+    "GPMRewardTrainer": "gpm_hf.training",
+    "load_preference_model": "gpm_hf.scoring",
+    "load_tokenizer": "gpm_hf.scoring",
+}
+
+__all__ = [
+    "GPMConfig",
+    "GPMForPreference",
+    "GPMOutput",
+    "GPMRewardConfig",
+    "GPMRewardTrainer",
+    "condorcet_winner",
+    "has_cycle",
+    "load_preference_model",
+    "load_tokenizer",
+    "mean_scores",
+    "pair_scores",
+    "preference_matrix",
+    "rank_responses",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gpm_hf' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -83,21 +83,21 @@ def backbone_config(name="llama", **options):
     """A two-layer backbone of 32 dimensions; weights wide enough that its states differ (0.02 collapses them)."""
     from transformers import AutoConfig
 
-    sizes = dict(
-        vocab_size=400,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-    )
+    sizes = {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+    }
     if name == "gpt2":
-        sizes = dict(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=256)
+        sizes = {"vocab_size": 400, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
     elif name in ("gemma2", "gemma3_text", "mistral"):
         sizes["sliding_window"] = 16
-    ids = dict(pad_token_id=0, eos_token_id=1, bos_token_id=2)
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     return AutoConfig.for_model(name, **{**sizes, **ids, "initializer_range": 0.3, **options})
 
 

@@ -157,7 +157,7 @@ def _encode_text(tokenizer, prompt, responses):
             raise ValueError(f"The prompt is plain text, but a response is a {type(response).__name__}, not a string.")
         ids = tokenizer(prompt + response)["input_ids"]
         # The tokenizer may add EOS itself.
-        sequences.append(ids if ids[-1] == tokenizer.eos_token_id else ids + [tokenizer.eos_token_id])
+        sequences.append(ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id])
     prompt_ids = tokenizer(prompt)["input_ids"] if prompt else None
     if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id:
         prompt_ids = prompt_ids[:-1]
@@ -175,4 +175,4 @@ def _encode_reference(tokenizer, prompt, responses):
         return tokenizer(text, add_special_tokens=True)["input_ids"]
 
     sequences = [encode(prompt + _as_messages(response)) for response in responses]
-    return EncodedGroup([ids[:-1] + [tokenizer.eos_token_id] for ids in sequences], encode(prompt[:1]))
+    return EncodedGroup([[*ids[:-1], tokenizer.eos_token_id] for ids in sequences], encode(prompt[:1]))

@@ -1,0 +1,128 @@
+"""Loading a preference model from whatever holds one: a saved model, a LoRA adapter, a language model to start from."""
+
+import os
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file
+
+from gpm_hf.modeling import GPMConfig, GPMForPreference
+
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
+
+
+def load_preference_model(name_or_path, **options):
+    """
+    Loads a trained preference model.
+
+    Args:
+        name_or_path (`str`): a Hub id or folder of a saved [`GPMForPreference`], or of a LoRA adapter trained by
+            [`GPMRewardTrainer`] (on a plain language model or on a saved preference model).
+        options: passed to `from_pretrained` (`dtype`, `device_map`, `revision`, ...).
+
+    Returns:
+        [`GPMForPreference`] or, for an adapter, a [`~peft.PeftModel`] around one; both in evaluation mode.
+
+    Raises:
+        ValueError: where there is no preference model.
+    """
+    if _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
+        return _load_adapter(name_or_path, options).eval()
+    config = AutoConfig.from_pretrained(name_or_path, **_hub_options(options))
+    if config.model_type != GPMConfig.model_type:
+        raise ValueError(
+            f"{name_or_path} is a {config.model_type} language model, not a preference model. Train one from it with "
+            "`accelerate launch trainers/reward.py --model_name_or_path ...`."
+        )
+    return GPMForPreference.from_pretrained(name_or_path, **options).eval()
+
+
+def load_or_start_preference_model(name_or_path, gpm_options, **options):
+    """
+    A preference model to train: a saved one, whose own settings stay, or a new one on a language model.
+
+    Args:
+        name_or_path (`str`): a Hub id or folder of either; a folder that holds only one `.gguf` file will do.
+        gpm_options (`dict`): options of [`GPMConfig`] for a new model. On a saved one they must agree with what it
+            says; `None` means "as it is".
+        options: passed to `from_pretrained`.
+
+    Returns:
+        [`GPMForPreference`]
+    """
+    options = with_gguf_file(name_or_path, options)
+    hub_options = _hub_options(options)
+    if "gguf_file" in options:
+        hub_options["gguf_file"] = options["gguf_file"]
+    elif _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
+        raise ValueError(
+            f"{name_or_path} is a LoRA adapter. Merge it first (`load_preference_model(...).merge_and_unload()`), save "
+            "the result, and train from that."
+        )
+    config = AutoConfig.from_pretrained(name_or_path, **hub_options)
+    if config.model_type != GPMConfig.model_type:
+        gpm_options = {name: value for name, value in gpm_options.items() if value is not None}
+        return GPMForPreference.from_backbone(name_or_path, **gpm_options, **options)
+    saved = config.to_dict()
+    differing = {name: value for name, value in gpm_options.items() if value is not None and value != saved[name]}
+    if differing:
+        raise ValueError(
+            f"{name_or_path} is a saved preference model with { ({name: saved[name] for name in differing}) }, but "
+            f"{differing} was asked for. Leave these options out, or start from its language model."
+        )
+    options.pop("trust_remote_code", None)
+    return GPMForPreference.from_pretrained(name_or_path, **options)
+
+
+def load_tokenizer(name_or_path, **options):
+    """The tokenizer saved beside a model; for a folder with one `.gguf` file, the one inside it."""
+    options = with_gguf_file(name_or_path, options)
+    if "gguf_file" in options:
+        return AutoTokenizer.from_pretrained(name_or_path, **options)
+    # A preference model's `config.json` names its code, which a tokenizer does not need.
+    options.setdefault("trust_remote_code", False)
+    return AutoTokenizer.from_pretrained(name_or_path, **options)
+
+
+def with_gguf_file(name_or_path, options):
+    """Options for `from_pretrained`, with `gguf_file` where the folder holds one `.gguf` file and no `config.json`."""
+    folder = Path(name_or_path)
+    if "gguf_file" in options or not folder.is_dir() or (folder / CONFIG_NAME).exists():
+        return options
+    files = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(files) > 1:
+        raise ValueError(f"{name_or_path} holds several GGUF files, {files}: choose one with `gguf_file`.")
+    return {**options, "gguf_file": files[0]} if files else options
+
+
+def _load_adapter(name_or_path, options):
+    from peft import PeftConfig, PeftModel
+
+    hub_options = _hub_options(options)
+    hub_options.pop("trust_remote_code", None)
+    adapter_config = PeftConfig.from_pretrained(name_or_path, **hub_options)
+    base = adapter_config.base_model_name_or_path
+    # The adapter's revision is not the base model's.
+    base_options = {name: value for name, value in options.items() if name not in ("revision", "trust_remote_code")}
+    base_options = with_gguf_file(base, base_options)
+    config = GPMConfig.from_pretrained(name_or_path, **hub_options)
+    is_plain = "gguf_file" in base_options
+    if not is_plain:
+        is_plain = AutoConfig.from_pretrained(base).model_type != GPMConfig.model_type
+    if is_plain:
+        model = GPMForPreference.from_backbone(base, config=config, **base_options)
+    else:
+        model = GPMForPreference.from_pretrained(base, **base_options)
+    return PeftModel.from_pretrained(model, name_or_path, **hub_options)
+
+
+def _has_file(name_or_path, filename, options):
+    if os.path.isdir(name_or_path):
+        return os.path.isfile(os.path.join(name_or_path, filename))
+    hub_options = _hub_options(options)
+    hub_options.pop("trust_remote_code", None)
+    return cached_file(name_or_path, filename, _raise_exceptions_for_missing_entries=False, **hub_options) is not None
+
+
+def _hub_options(options):
+    return {name: options[name] for name in _HUB_OPTIONS if name in options}
