@@ -367,6 +367,13 @@ class GPMForPreference(PreTrainedModel):
             )
         return (model, info) if return_info else model
 
+    def heads(self):
+        """The modules on top of the backbone, by name: the embedding head and, where there is one, the gate."""
+        heads = {"embedding_head": self.embedding_head}
+        if self.gate_head is not None:
+            heads["gate_head"] = self.gate_head
+        return heads
+
     def save_config_and_code(self, folder):
         """Writes what a stranger needs beside the weights: `config.json` and this code, named in its `auto_map`."""
         custom_object_save(self, folder, config=self.config)

@@ -1,4 +1,4 @@
-"""Loading a preference model from whatever holds one: a saved model, a LoRA adapter, a language model to start from."""
+"""Loading a preference model from what holds one: a saved model, a LoRA adapter, a language model to start from."""
 
 import os
 from pathlib import Path
@@ -56,22 +56,28 @@ def load_or_start_preference_model(name_or_path, gpm_options, **options):
         hub_options["gguf_file"] = options["gguf_file"]
     elif _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
         raise ValueError(
-            f"{name_or_path} is a LoRA adapter. Merge it first (`load_preference_model(...).merge_and_unload()`), save "
-            "the result, and train from that."
+            f"{name_or_path} is a LoRA adapter. Merge it first, `load_preference_model(...).merge_and_unload()`, save the "
+            "result, and train from that."
         )
     config = AutoConfig.from_pretrained(name_or_path, **hub_options)
     if config.model_type != GPMConfig.model_type:
         gpm_options = {name: value for name, value in gpm_options.items() if value is not None}
         return GPMForPreference.from_backbone(name_or_path, **gpm_options, **options)
-    saved = config.to_dict()
-    differing = {name: value for name, value in gpm_options.items() if value is not None and value != saved[name]}
-    if differing:
-        raise ValueError(
-            f"{name_or_path} is a saved preference model with { ({name: saved[name] for name in differing}) }, but "
-            f"{differing} was asked for. Leave these options out, or start from its language model."
-        )
+    check_gpm_options(config, gpm_options, f"{name_or_path}")
     options.pop("trust_remote_code", None)
     return GPMForPreference.from_pretrained(name_or_path, **options)
+
+
+def check_gpm_options(config, gpm_options, name):
+    """Raises `ValueError` where options (other than `None`) differ from what a saved model is."""
+    saved = config.to_dict()
+    asked = {option: value for option, value in gpm_options.items() if value is not None and value != saved[option]}
+    if asked:
+        present = {option: saved[option] for option in asked}
+        raise ValueError(
+            f"{name} already is a preference model with {present}, but {asked} was asked for. Leave these options out, "
+            "or start from the language model."
+        )
 
 
 def load_tokenizer(name_or_path, **options):

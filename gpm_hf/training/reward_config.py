@@ -1,0 +1,102 @@
+"""Options of [`GPMRewardTrainer`]."""
+
+from dataclasses import dataclass, field
+
+from trl import RewardConfig
+
+
+@dataclass
+class GPMRewardConfig(RewardConfig):
+    r"""
+    Configuration class for the [`GPMRewardTrainer`]: TRL's [`~trl.RewardConfig`] and what a general preference model
+    adds to it.
+
+    Parameters:
+        > Parameters that control the model (a new one; a saved model keeps its own, and a differing value is an error)
+
+        embedding_dim (`int`, *optional*):
+            Dimension of a response's embedding, an even number; 1 is the Bradley-Terry reward model. `None` means 6.
+        scale_gate (`bool`, *optional*):
+            Whether the prompt scales the embedding's blocks. `None` means `True` from dimension 2.
+        normalize_embeddings (`bool`, *optional*):
+            Whether embeddings have unit norm. `None` means `True` from dimension 2.
+        tau (`float`, *optional*):
+            Temperature that raw scores are divided by. `None` means 0.1.
+        gate_activation (`str`, *optional*):
+            `"softmax"` or `"softplus"`. `None` means `"softmax"`.
+        prompt_format (`str`, *optional*):
+            `"clean"` or `"reference"`. `None` means `"clean"`.
+
+        > Parameters that control the training
+
+        loss_type (`str`, *optional*, defaults to `"cross_entropy"`):
+            `"cross_entropy"` with hard labels, or soft ones from the column `preference_probability`, minus the
+            column `margin` where there is one; or `"regression"` to the log-odds in the column `target_score`.
+        train_heads_only (`bool`, *optional*, defaults to `False`):
+            Freeze the backbone, compute its states once, keep them on disk, and train the two heads on them.
+        head_states_batch_size (`int`, *optional*, defaults to `16`):
+            Sequences encoded at once when those states are computed.
+
+    > [!NOTE]
+    > `center_rewards_coefficient` is refused: the log-odds of a pair do not have an offset that could drift.
+    """
+
+    embedding_dim: int | None = field(
+        default=None,
+        metadata={"help": "Dimension of the embeddings, an even number; 1 is Bradley-Terry. None means 6."},
+    )
+    scale_gate: bool | None = field(
+        default=None,
+        metadata={"help": "Whether the prompt scales the embedding's blocks. None means True from dimension 2."},
+    )
+    normalize_embeddings: bool | None = field(
+        default=None,
+        metadata={"help": "Whether embeddings have unit L2 norm. None means True from dimension 2."},
+    )
+    tau: float | None = field(
+        default=None, metadata={"help": "Temperature that raw scores are divided by. None means 0.1."}
+    )
+    gate_activation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Activation of the scale gate. None means softmax.",
+            "choices": ["softmax", "softplus"],
+        },
+    )
+    prompt_format: str | None = field(
+        default=None,
+        metadata={
+            "help": "How chats become token ids: clean, or reference (as the paper's authors did). None means clean.",
+            "choices": ["clean", "reference"],
+        },
+    )
+    loss_type: str = field(
+        default="cross_entropy",
+        metadata={
+            "help": "Cross entropy with hard or soft labels, or regression to the column `target_score` (log-odds).",
+            "choices": ["cross_entropy", "regression"],
+        },
+    )
+    train_heads_only: bool = field(
+        default=False,
+        metadata={"help": "Freeze the backbone, compute its states once, keep them on disk, train only the heads."},
+    )
+    head_states_batch_size: int = field(
+        default=16, metadata={"help": "Sequences encoded at once when the states for `train_heads_only` are computed."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss_type not in ("cross_entropy", "regression"):
+            raise ValueError(f'loss_type={self.loss_type!r} is unknown: choose "cross_entropy" or "regression".')
+        if self.center_rewards_coefficient is not None:
+            raise ValueError(
+                "center_rewards_coefficient has no meaning here: the loss sees only log-odds of pairs, which have no "
+                "offset to centre. Leave it unset."
+            )
+
+    @property
+    def gpm_options(self) -> dict:
+        """The options that describe a model, as [`GPMConfig`] names them; `None` where nothing was asked for."""
+        names = ("embedding_dim", "scale_gate", "normalize_embeddings", "tau", "gate_activation", "prompt_format")
+        return {name: getattr(self, name) for name in names}

@@ -1,0 +1,281 @@
+"""Training of general preference models, and of Bradley-Terry reward models as their case of dimension 1."""
+
+import copy
+import os
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from accelerate.utils import is_peft_model
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.utils import ModelOutput
+from trl import RewardTrainer
+from trl.data_utils import get_dataset_column_names
+from trl.trainer.utils import global_then_local_main_first
+
+from gpm_hf.data.collator import PreferenceCollator, collate_states
+from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_preference
+from gpm_hf.modeling import GPMConfig, GPMForPreference, pair_scores
+from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
+from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
+from gpm_hf.training.losses import cross_entropy_loss, regression_loss
+from gpm_hf.training.model_card import write_model_card
+from gpm_hf.training.reward_config import GPMRewardConfig
+
+logger = get_logger(__name__)
+
+HEADS = ("embedding_head", "gate_head")
+
+
+class GPMRewardTrainer(RewardTrainer):
+    """
+    Trainer for general preference models ("Beyond Bradley-Terry Models: A General Preference Model for Language Model
+    Alignment", ICML 2025, section 4 and appendix A.1).
+
+    What differs from TRL's [`~trl.RewardTrainer`]: the model is a [`GPMForPreference`], the loss is a function of the
+    log-odds between the two embeddings of a pair, rows are tokenised by the encoding that also scores later, rows over
+    `max_length` are counted and said, and metrics are exact means over rows. Everything else is inherited.
+
+    Args:
+        model (`str` or [`GPMForPreference`] or [`~peft.PeftModel`]):
+            A saved preference model or a language model to start one from (Hub id, folder, folder with one `.gguf`
+            file), or a model object.
+        args ([`GPMRewardConfig`], *optional*):
+            Configuration of the trainer.
+        train_dataset, eval_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
+            Preference data: `chosen`, `rejected` and `prompt`, as strings or chat messages (conversations may contain
+            the prompt instead), or tokenised as `chosen_ids`, `rejected_ids` and `prompt_ids`. Optional columns:
+            `margin` (log-odds), `preference_probability` (that chosen is preferred), `target_score` (log-odds).
+        processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The tokenizer; by default the one beside the model.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            Trains an adapter. The heads are added to `modules_to_save`, since they are new.
+
+    Metrics: `accuracy` (share of pairs with positive log-odds), `mean_probability` (of the chosen response),
+    `mean_log_odds`, `skew_error` (largest |s_ij + s_ji|, zero by construction), `rows_over_max_length`.
+    """
+
+    _tag_names = ["gpm-hf", "preference-model", "reward-trainer"]
+    _name = "GPM"
+
+    def __init__(
+        self,
+        model: Any,
+        args: GPMRewardConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        **kwargs: Any,
+    ):
+        if args is None:
+            name = model if isinstance(model, str) else model.config.name_or_path
+            args = GPMRewardConfig(f"{os.path.basename(name.rstrip('/')) or 'model'}-GPM")
+        # A copy, because the parent would read options that are settled here.
+        init_args = copy.copy(args)
+        init_args.model_init_kwargs = None
+
+        # New heads are random, so the seed must come before the model.
+        set_seed(args.seed)
+        if isinstance(model, str):
+            model_options = self._model_options(args, quantization_config)
+            if processing_class is None:
+                tokenizer_options = {
+                    name: model_options[name] for name in ("revision", "gguf_file") if model_options.get(name)
+                }
+                processing_class = load_tokenizer(model, trust_remote_code=args.trust_remote_code, **tokenizer_options)
+            model = load_or_start_preference_model(model, args.gpm_options, **model_options)
+        else:
+            gpm = _unwrap(model)
+            if gpm.config.model_type != GPMConfig.model_type:
+                raise TypeError(
+                    f"The model is a {type(gpm).__name__}, not a preference model: pass its name or path, or make one "
+                    "with `GPMForPreference.from_backbone`."
+                )
+            check_gpm_options(gpm.config, args.gpm_options, "The given model")
+            if processing_class is None:
+                processing_class = load_tokenizer(model.config.name_or_path, trust_remote_code=args.trust_remote_code)
+        self.gpm = _unwrap(model)
+        self._rows_over_max_length: dict[str, int] = {}
+
+        if args.train_heads_only:
+            if peft_config is not None or is_peft_model(model):
+                raise ValueError("train_heads_only freezes the backbone, so a PEFT adapter would never be trained.")
+            if args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3:
+                raise ValueError(
+                    "train_heads_only computes the backbone's states before the training starts, when ZeRO-3 has not "
+                    "gathered its weights yet. Use plain data parallelism: two heads need no sharding."
+                )
+            self.gpm.model.requires_grad_(False)
+            self.gpm.to(args.device)
+            # There is no backbone pass whose activations could be recomputed.
+            init_args.gradient_checkpointing = False
+        if peft_config is not None:
+            peft_config = _with_heads(peft_config, self.gpm)
+        heads = {name: head.weight.detach().clone() for name, head in self.gpm.heads().items()}
+        if data_collator is None and args.train_heads_only:
+            data_collator = collate_states
+        elif data_collator is None:
+            data_collator = PreferenceCollator(
+                # Padded positions are masked, so where the tokenizer has no padding token any id will do.
+                pad_token_id=processing_class.pad_token_id or 0,
+                with_prompts=self.gpm.config.scale_gate,
+                pad_to_multiple_of=args.pad_to_multiple_of,
+            )
+        super().__init__(
+            model=model,
+            args=init_args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            **kwargs,
+        )
+        self.args.model_init_kwargs = args.model_init_kwargs
+        # For quantised models the parent casts all that is trained to bfloat16, the heads too.
+        for name, parameter in self.gpm.named_parameters():
+            if name.startswith(HEADS) and parameter.dtype != torch.float32:
+                parameter.data = heads[name.split(".")[0]].to(parameter.device)
+
+    @staticmethod
+    def _model_options(args: GPMRewardConfig, quantization_config: Any) -> dict[str, Any]:
+        options = dict(args.model_init_kwargs or {})
+        # TRL's rule: weights to be trained are float32 unless another type is asked for.
+        options["dtype"] = options.get("dtype") or "float32"
+        if quantization_config is not None:
+            options["quantization_config"] = quantization_config
+        options.setdefault("trust_remote_code", args.trust_remote_code)
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        columns = get_dataset_column_names(dataset)
+        if set(ROW_COLUMNS[:2]) <= set(columns):  # `evaluate` on a data set that `__init__` prepared
+            return dataset
+        config = self.gpm.config
+        check_columns(columns, config.scale_gate, args.loss_type == "regression", dataset_name)
+        streaming = isinstance(dataset, IterableDataset)
+        if not set(TOKEN_COLUMNS) <= set(columns):
+            options = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Tokenizing {dataset_name}"}
+            labels = [name for name in LABEL_COLUMNS if name in columns]
+            with global_then_local_main_first():
+                dataset = dataset.map(
+                    encode_preference,
+                    fn_kwargs={
+                        "tokenizer": processing_class,
+                        "prompt_format": config.prompt_format,
+                        "needs_prompt": config.scale_gate,
+                    },
+                    remove_columns=[name for name in columns if name not in labels],
+                    **options,
+                )
+        if streaming:
+            if args.train_heads_only:
+                raise ValueError("train_heads_only keeps states on disk, row by row; a streamed data set has no rows.")
+            return self._drop_long_rows_of_stream(dataset, args.max_length, dataset_name)
+        before = len(dataset)
+        dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        dropped = before - len(dataset)
+        self._rows_over_max_length[dataset_name] = dropped
+        if len(dataset) == 0:
+            raise ValueError(
+                f"No row of the {dataset_name} data set is left: all {before} are longer than "
+                f"max_length={args.max_length} tokens. Raise `max_length`."
+                if before
+                else f"The {dataset_name} data set is empty."
+            )
+        if dropped:
+            logger.warning(
+                f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens and are "
+                "left out."
+            )
+        if args.train_heads_only:
+            with global_then_local_main_first():
+                dataset = with_head_states(dataset, self.gpm, args.head_states_batch_size)
+        return dataset
+
+    def _drop_long_rows_of_stream(self, dataset, max_length, dataset_name):
+        self._rows_over_max_length[dataset_name] = 0
+
+        def fits(row):
+            if max_length is None or max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= max_length:
+                return True
+            self._rows_over_max_length[dataset_name] += 1
+            return False
+
+        return dataset.filter(fits)
+
+    def _set_signature_columns_if_needed(self):
+        if self._signature_columns is None:
+            self._signature_columns = [*TOKEN_COLUMNS, "prompt_ids", *ROW_COLUMNS, *LABEL_COLUMNS]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        mode = "train" if self.model.training else "eval"
+        labels = {name: inputs.pop(name) for name in LABEL_COLUMNS if name in inputs}
+        gate_rows = inputs.pop("gate_rows", None)
+        outputs = model(**inputs)
+
+        # Sequences lie chosen, rejected, chosen, rejected, ...; after them the prompts that need a row of their own.
+        pairs = len(gate_rows) if gate_rows is not None else len(outputs.embeddings) // 2
+        chosen, rejected = outputs.embeddings[: 2 * pairs].unflatten(0, (pairs, 2)).unbind(1)
+        scales = outputs.scales if gate_rows is None else outputs.scales[gate_rows]
+        log_odds = pair_scores(chosen, rejected, scales, self.gpm.config.tau)
+
+        if self.args.loss_type == "regression":
+            losses = regression_loss(log_odds, labels["target_score"])
+        else:
+            losses = cross_entropy_loss(log_odds, labels.get("preference_probability", 1.0), labels.get("margin", 0.0))
+        self._record(mode, inputs, log_odds.detach(), pair_scores(rejected, chosen, scales, self.gpm.config.tau))
+        loss = losses.mean()
+        # `compute_metrics` receives the log-odds: of all outputs only they have one row per pair.
+        return (loss, ModelOutput(loss=loss, log_odds=log_odds)) if return_outputs else loss
+
+    def _record(self, mode, inputs, log_odds, reversed_log_odds):
+        """Adds one value per row, so that the logged means are exact whatever the sizes of the batches."""
+        metrics = self._metrics[mode]
+        if mode == "train" and "attention_mask" in inputs:
+            tokens = self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
+            self._total_train_tokens += tokens // self._tp_size
+        metrics["num_tokens"] = [self._total_train_tokens]
+        skew = (log_odds + reversed_log_odds.detach()).abs()
+        log_odds, skew = self.accelerator.gather_for_metrics((log_odds, skew))
+        metrics["accuracy"].extend((log_odds > 0).float().tolist())
+        metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
+        metrics["mean_log_odds"].extend(log_odds.tolist())
+        metrics["skew_error"] = [max([*metrics["skew_error"], skew.max().item()])]
+        metrics["rows_over_max_length"] = [
+            sum(count for name, count in self._rows_over_max_length.items() if (name == "train") == (mode == "train"))
+        ]
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and is_peft_model(self.model):
+            # An adapter of a plain language model says neither what the heads are nor how to run them.
+            self.gpm.save_config_and_code(output_dir or self.args.output_dir)
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+        """Writes `README.md` with what this run did and measured."""
+        if self.is_world_process_zero():
+            write_model_card(self, model_name=model_name, dataset_name=dataset_name, tags=tags)
+
+
+def _unwrap(model) -> GPMForPreference:
+    return model.get_base_model() if is_peft_model(model) else model
+
+
+def _with_heads(peft_config, model):
+    """The PEFT configuration with the new heads among the modules that are trained and saved whole."""
+    peft_config = copy.deepcopy(peft_config)
+    # The tasks that PEFT knows by name are about `logits` or generation; this one passes arguments through.
+    peft_config.task_type = "FEATURE_EXTRACTION"
+    heads = list(model.heads())
+    peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), *heads})
+    if peft_config.target_modules is None:
+        peft_config.target_modules = "all-linear"
+    if peft_config.target_modules == "all-linear":
+        # A head cannot be both trained whole and adapted.
+        peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *heads})
+    return peft_config
