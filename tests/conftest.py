@@ -107,7 +107,11 @@ def build_gpm(backbone="llama", seed=0, **gpm_options):
     from gpm_hf.modeling import GPMConfig, GPMForPreference
 
     torch.manual_seed(seed)
-    return GPMForPreference(GPMConfig(text_config=backbone_config(backbone), **gpm_options)).eval()
+    model = GPMForPreference(GPMConfig(text_config=backbone_config(backbone), **gpm_options)).eval()
+    if model.gate_head is not None:
+        # A new gate gives equal scales to every prompt, and then no test would notice which prompt it read.
+        torch.nn.init.normal_(model.gate_head.weight, std=0.3)
+    return model
 
 
 def save_backbone(folder, backbone="llama", seed=0, tokenizer=None, **options):

@@ -34,7 +34,7 @@ class PreferenceCollator:
 
 def collate_states(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """
-    Stacks rows that hold hidden states instead of tokens.
+    Stacks rows that hold hidden states instead of tokens; a model without a gate leaves the prompts' states unused.
 
     Returns:
         `response_states` of shape (2B, hidden_size), ordered as in [`PreferenceCollator`], `prompt_states` of shape

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, GgufConfig
+from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -90,17 +91,26 @@ class GPMForPreference(PreTrainedModel):
     # The checkpoint of a causal language model has an output head that a preference model does not use.
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
-    def __init__(self, config):
+    def __init__(self, config, backbone=None):
         super().__init__(config)
         hidden_size = config.text_config.hidden_size
-        # Without a dtype the backbone would keep the one that its own configuration remembers.
-        self.model = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
+        if backbone is None:
+            # Without a dtype the backbone would keep the one that its own configuration remembers.
+            backbone = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
+        self.model = backbone
         self.embedding_head = Float32Linear(hidden_size, config.embedding_dim)
         self.gate_head = Float32Linear(hidden_size, config.embedding_dim // 2) if config.scale_gate else None
         self.post_init()
         # Where padding and EOS share an id, `padding_idx` would silence the gradient of the EOS embedding. Padded
         # positions are masked here, so nothing needs it.
         self.get_input_embeddings().padding_idx = None
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if module is self.gate_head:
+            # Equal scales to start with. Prompt states are large and alike, so a random gate would begin saturated and
+            # silence blocks before they have learnt anything.
+            init.zeros_(module.weight)
 
     def forward(
         self,
@@ -119,7 +129,7 @@ class GPMForPreference(PreTrainedModel):
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 where there is a token,
                 0 where there is padding. Absent means no padding at all.
             prompt_lengths (`torch.LongTensor` of shape `(batch_size,)`): the number of tokens of each sequence's
-                prompt, padding not counted. Needed with a scale gate only.
+                prompt, padding not counted. Needed with a scale gate; without one it only adds `prompt_states`.
             response_states, prompt_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):
                 hidden states of an earlier output; given these instead of `input_ids`, only the heads are computed.
             kwargs: passed on to the backbone.
@@ -128,55 +138,58 @@ class GPMForPreference(PreTrainedModel):
             [`GPMOutput`]
         """
         if response_states is None:
-            states, attention_mask = self._encode(input_ids, attention_mask, **kwargs)
-            rows = torch.arange(len(states), device=states.device)
-            count = attention_mask.cumsum(-1)
-            # The column of the n-th token is where the running count first reaches n, whatever the padding side.
-            last = (count == count[:, -1:]).to(torch.int32).argmax(-1)
-            response_states = states[rows, last]
-            if self.config.scale_gate:
-                prompt_lengths = self._check_prompt_lengths(prompt_lengths, count[:, -1])
-                border = (count == prompt_lengths[:, None]).to(torch.int32).argmax(-1)
-                prompt_states = states[rows, border]
+            response_states, prompt_states = self.pool(input_ids, attention_mask, prompt_lengths, **kwargs)
 
         embeddings = self.embedding_head(response_states)
         if self.config.normalize_embeddings:
             embeddings = nn.functional.normalize(embeddings, dim=-1)
         scales = None
         if self.config.scale_gate:
+            if prompt_states is None:
+                raise ValueError(
+                    "This model has a scale gate, which reads the prompt's last token: pass `prompt_lengths`, the "
+                    "number of prompt tokens of each sequence."
+                )
             gate = self.gate_head(prompt_states)
             scales = gate.softmax(-1) if self.config.gate_activation == "softmax" else nn.functional.softplus(gate)
         return GPMOutput(
             embeddings=embeddings, scales=scales, response_states=response_states, prompt_states=prompt_states
         )
 
-    def _encode(self, input_ids, attention_mask, **kwargs):
+    def pool(self, input_ids, attention_mask=None, prompt_lengths=None, **kwargs):
+        """
+        Hidden states that the heads read; arguments as in [`~GPMForPreference.forward`].
+
+        Returns:
+            `tuple`: `response_states` of shape (batch_size, hidden_size), at each sequence's last token, and
+            `prompt_states` of the same shape, at its prompt's last token; `None` without `prompt_lengths`.
+        """
         if input_ids is None:
             raise ValueError("GPMForPreference needs `input_ids` (or `response_states` of an earlier output).")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        # Position ids always: some backbones would count left padding as positions.
-        position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        # PEFT passes every argument a model could have, as None.
+        # The n-th token is where the running count of tokens first reaches n, whatever the padding side.
+        count = attention_mask.cumsum(-1)
+        lengths = count[:, -1:]
+        # PEFT passes every argument that a model could have, as None.
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         kwargs["return_dict"] = True
         kwargs.setdefault("use_cache", False)
+        # Position ids always: some backbones would count left padding as positions.
+        position_ids = (count - 1).clamp(min=0)
         output = self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
-        return output.last_hidden_state, attention_mask
-
-    def _check_prompt_lengths(self, prompt_lengths, lengths):
+        states = output.last_hidden_state
+        rows = torch.arange(len(states), device=states.device)
+        response_states = states[rows, (count == lengths).to(torch.int32).argmax(-1)]
         if prompt_lengths is None:
-            raise ValueError(
-                "This model has a scale gate, which reads the prompt's last token: pass `prompt_lengths`, the number "
-                "of prompt tokens of each sequence."
-            )
-        prompt_lengths = prompt_lengths.to(lengths.device)
+            return response_states, None
+        prompt_lengths = prompt_lengths[:, None]
         if not torch.compiler.is_compiling() and bool(((prompt_lengths < 1) | (prompt_lengths > lengths)).any()):
             raise ValueError(
-                f"prompt_lengths {prompt_lengths.tolist()} must be between 1 and the lengths of the sequences, "
-                f"{lengths.tolist()}."
+                f"prompt_lengths {prompt_lengths[:, 0].tolist()} must lie between 1 and the sequences' numbers of "
+                f"tokens, {lengths[:, 0].tolist()}."
             )
-        return prompt_lengths
+        return response_states, states[rows, (count == prompt_lengths).to(torch.int32).argmax(-1)]
 
     def embed(self, tokenizer, prompt, responses, batch_size=16):
         """
@@ -326,10 +339,15 @@ class GPMForPreference(PreTrainedModel):
             raise ValueError(f"Give either `config` or the options {sorted(gpm_options)}, not both.")
 
         if "gguf_file" in kwargs:
-            # The plain path keeps the model flagged as quantised, and such a model cannot be saved.
-            from transformers import GgufConfig
-
-            kwargs.setdefault("quantization_config", GgufConfig(dequantize=True))
+            # The reader of GGUF files knows language models only. Dequantised, because a model that is flagged as
+            # quantised cannot be saved.
+            quantization = GgufConfig(dequantize=True)
+            backbone = AutoModel.from_pretrained(name_or_path, quantization_config=quantization, **kwargs)
+            config.text_config = backbone.config
+            model = cls(config, backbone)
+            model.name_or_path = config.name_or_path = name_or_path
+            config.text_config.name_or_path = ""
+            return model
         prefix = _backbone_prefix(config.text_config)
         if prefix != cls.base_model_prefix:
             kwargs["key_mapping"] = {rf"^{prefix}\.": f"{cls.base_model_prefix}.", **kwargs.pop("key_mapping", {})}

@@ -56,8 +56,8 @@ def load_or_start_preference_model(name_or_path, gpm_options, **options):
         hub_options["gguf_file"] = options["gguf_file"]
     elif _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
         raise ValueError(
-            f"{name_or_path} is a LoRA adapter. Merge it first, `load_preference_model(...).merge_and_unload()`, save the "
-            "result, and train from that."
+            f"{name_or_path} is a LoRA adapter. Merge it first, `load_preference_model(...).merge_and_unload()`, save "
+            "the result, and train from that."
         )
     config = AutoConfig.from_pretrained(name_or_path, **hub_options)
     if config.model_type != GPMConfig.model_type:
@@ -75,8 +75,8 @@ def check_gpm_options(config, gpm_options, name):
     if asked:
         present = {option: saved[option] for option in asked}
         raise ValueError(
-            f"{name} already is a preference model with {present}, but {asked} was asked for. Leave these options out, "
-            "or start from the language model."
+            f"{name} already is a preference model with {present}, but {asked} was asked for. Leave these options "
+            "out, or start from the language model."
         )
 
 

@@ -8,11 +8,13 @@ ever looked up by name or date.
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
 import numpy as np
 import torch
 import xxhash
+from accelerate import PartialState
 from accelerate.logging import get_logger
 from datasets import Dataset, Features, List, Value
 
@@ -36,48 +38,75 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
         The same rows; reading one gives `chosen_state`, `rejected_state` and, with a gate, `prompt_state`, each a
         float32 tensor of shape (hidden_size,), and its labels.
     """
-    sequences: dict[bytes, tuple[int, list[int], int]] = {}
+    # The states of the prompts are kept also for a model that has no gate, so that models which differ only in their
+    # heads share one file.
+    with_prompts = "prompt_ids" in dataset.column_names
+    sequences: dict[bytes, _Sequence] = {}
 
-    def index_of(ids: list[int], prompt_length: int) -> int:
+    def key_of(ids: list[int], prompt_length: int) -> bytes:
         key = xxhash.xxh3_128_digest(np.asarray([prompt_length, *ids], dtype=np.int64).tobytes())
-        return sequences.setdefault(key, (len(sequences), ids, prompt_length))[0]
+        sequences.setdefault(key, _Sequence(ids, prompt_length))
+        return key
 
-    columns: dict[str, list[int]] = {name: [] for name in ROW_COLUMNS[: 3 if model.config.scale_gate else 2]}
+    keys: dict[str, list[bytes]] = {name: [] for name in ROW_COLUMNS[: 3 if with_prompts else 2]}
     for row in dataset:
         # The collation that training and inference use decides where the gate reads.
         group = EncodedGroup([row["chosen_ids"], row["rejected_ids"]], row.get("prompt_ids"))
-        batch = collate_groups([group], pad_token_id=0, with_prompts=model.config.scale_gate)
-        lengths = batch["prompt_lengths"].tolist() if model.config.scale_gate else [1, 1]
-        rows = [index_of(ids, length) for ids, length in zip(group.sequences, lengths)]
-        columns["chosen_row"].append(rows[0])
-        columns["rejected_row"].append(rows[1])
-        if model.config.scale_gate:
-            gate_row = int(batch["gate_rows"][0])
-            prompt_row = rows[0] if gate_row == 0 else index_of(group.prompt_ids, len(group.prompt_ids))
-            columns["prompt_row"].append(prompt_row)
+        batch = collate_groups([group], pad_token_id=0, with_prompts=with_prompts)
+        lengths = batch["prompt_lengths"].tolist() if with_prompts else [1, 1]
+        pair = [key_of(ids, length) for ids, length in zip(group.sequences, lengths)]
+        keys["chosen_row"].append(pair[0])
+        keys["rejected_row"].append(pair[1])
+        if with_prompts:
+            inside = int(batch["gate_rows"][0]) == 0
+            keys["prompt_row"].append(pair[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
 
-    states = _compute_states(list(sequences.values()), model, batch_size)
+    # Longest first: sequences of like length share a batch, and too little memory shows at once. The order depends on
+    # the sequences alone, so the same texts paired otherwise have the same file.
+    ordered = sorted(sequences, key=lambda key: (-len(sequences[key].ids), key))
+    states = _compute_states([sequences[key] for key in ordered], model, batch_size)
+    row_of = {key: row for row, key in enumerate(ordered)}
+    rows_only = Dataset.from_dict({name: [row_of[key] for key in values] for name, values in keys.items()})
     labels = [name for name in dataset.column_names if not name.endswith("_ids")]
-    indexed = dataset.select_columns(labels) if labels else None
-    rows_only = Dataset.from_dict(columns)
-    indexed = datasets.concatenate_datasets([indexed, rows_only], axis=1) if indexed is not None else rows_only
+    parts = [dataset.select_columns(labels), rows_only] if labels else [rows_only]
+    indexed = datasets.concatenate_datasets(parts, axis=1)
+    response_states, prompt_states = _RowReader(states, "response_state"), _RowReader(states, "prompt_state")
 
     def look_up(rows):
         found = {name: values for name, values in rows.items() if name not in ROW_COLUMNS}
-        for name in columns:
-            kind = "prompt_state" if name == "prompt_row" else "response_state"
-            found[name.replace("_row", "_state")] = list(states[rows[name]][kind])
+        for name in keys:
+            reader = prompt_states if name == "prompt_row" else response_states
+            found[name.replace("_row", "_state")] = [reader[row] for row in rows[name]]
         return found
 
     return indexed.with_transform(look_up)
 
 
-def _compute_states(sequences: list[tuple[int, list[int], int]], model: GPMForPreference, batch_size: int) -> Dataset:
-    """A data set whose i-th row holds `response_state` and `prompt_state` of the sequence with index i."""
+class _RowReader:
+    """Rows of a column of vectors, as tensors read from the mapped file: the arrays stay on disk until they are read."""
+
+    def __init__(self, states: Dataset, column: str):
+        chunks = states.data.column(column).chunks
+        self.arrays = [chunk.flatten().to_numpy(zero_copy_only=True).reshape(len(chunk), -1) for chunk in chunks]
+        self.starts = np.cumsum([0] + [len(array) for array in self.arrays])
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return torch.from_numpy(self.arrays[chunk][row - self.starts[chunk]].copy())
+
+
+class _Sequence(NamedTuple):
+    ids: list[int]
+    prompt_length: int
+
+
+def _compute_states(sequences: list[_Sequence], model: GPMForPreference, batch_size: int) -> Dataset:
+    """A data set whose i-th row holds `response_state` and `prompt_state` of the i-th sequence."""
+    PartialState()  # the logger speaks on the first process only, and asks it which that is
     hidden_size = model.config.text_config.hidden_size
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "gpm_hf_head_states"
     file = folder / f"{_fingerprint(sequences, model)}.arrow"
-    tokens = sum(len(ids) for _, ids, _ in sequences)
+    tokens = sum(len(sequence.ids) for sequence in sequences)
     size = len(sequences) * hidden_size * 4 * 2 / 1e6
     if file.exists():
         logger.warning(f"Reading the backbone's states of {len(sequences)} sequences from {file}.")
@@ -87,13 +116,10 @@ def _compute_states(sequences: list[tuple[int, list[int], int]], model: GPMForPr
             f"{folder}."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Longest first: sequences of like length share a batch, and if memory is too small it shows at once.
-    by_length = sorted(sequences, key=lambda item: -len(item[1]))
     table = Dataset.from_dict(
         {
-            "index": [index for index, _, _ in by_length],
-            "ids": [ids for _, ids, _ in by_length],
-            "prompt_length": [length for _, _, length in by_length],
+            "ids": [sequence.ids for sequence in sequences],
+            "prompt_length": [sequence.prompt_length for sequence in sequences],
         }
     )
 
@@ -102,42 +128,35 @@ def _compute_states(sequences: list[tuple[int, list[int], int]], model: GPMForPr
         groups = [EncodedGroup([ids], None) for ids in rows["ids"]]
         batch = collate_groups(groups, pad_token_id=0, with_prompts=False)
         batch["prompt_lengths"] = torch.tensor(rows["prompt_length"])
-        output = model(**{name: value.to(model.device) for name, value in batch.items()})
-        prompt_states = output.prompt_states if model.config.scale_gate else output.response_states
+        states = model.pool(**{name: value.to(model.device) for name, value in batch.items()})
         return {
-            "index": rows["index"],
-            "response_state": output.response_states.float().cpu().numpy(),
-            "prompt_state": prompt_states.float().cpu().numpy(),
+            "response_state": states[0].float().cpu().numpy(),
+            "prompt_state": states[1].float().cpu().numpy(),
         }
 
     model.eval()
     vector = List(Value("float32"), length=hidden_size)
-    states = table.map(
+    return table.map(
         encode,
         batched=True,
         batch_size=batch_size,
         remove_columns=table.column_names,
-        features=Features({"index": Value("int64"), "response_state": vector, "prompt_state": vector}),
+        features=Features({"response_state": vector, "prompt_state": vector}),
         cache_file_name=os.fspath(file),
         load_from_cache_file=True,
         keep_in_memory=False,
         desc="Encoding with the frozen backbone",
     )
-    # Back from length order to index order.
-    order = np.argsort(np.asarray(states["index"]))
-    return states.select(order).select_columns(["response_state", "prompt_state"]).with_format("torch")
 
 
-def _fingerprint(sequences: list[tuple[int, list[int], int]], model: GPMForPreference) -> str:
+def _fingerprint(sequences: list[_Sequence], model: GPMForPreference) -> str:
     digest = xxhash.xxh3_128()
     backbone = model.model
     settings = {"class": type(backbone).__name__, "attention": backbone.config._attn_implementation}
-    digest.update(
-        repr((settings, model.config.scale_gate, sorted(backbone.config.to_dict().items(), key=str))).encode()
-    )
+    digest.update(repr((settings, sorted(backbone.config.to_dict().items(), key=str))).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    for _, ids, prompt_length in sequences:
+    for ids, prompt_length in sequences:
         digest.update(np.asarray([prompt_length, len(ids), *ids], dtype=np.int64).tobytes())
     return digest.hexdigest()

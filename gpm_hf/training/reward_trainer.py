@@ -189,8 +189,8 @@ class GPMRewardTrainer(RewardTrainer):
             )
         if dropped:
             logger.warning(
-                f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens and are "
-                "left out."
+                f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens and "
+                "are left out."
             )
         if args.train_heads_only:
             with global_then_local_main_first():

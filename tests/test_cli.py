@@ -1,0 +1,96 @@
+"""The command line, as a user types it."""
+
+import json
+
+import pytest
+import torch
+
+from gpm_hf.cli import main
+from tests.conftest import build_gpm, build_tokenizer
+
+PROMPT, RESPONSES = "How do I bake bread?", ["Mix flour and water.", "I do not know.", "Buy it."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpm")
+    build_gpm(embedding_dim=4).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return build_gpm(embedding_dim=4).preference_scores(build_tokenizer(), PROMPT, RESPONSES)
+
+
+def ask(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def group(*responses):
+    return ["--prompt", PROMPT, *(part for response in responses for part in ("--response", response))]
+
+
+def test_score_prints_the_models_log_odds(capsys, folder, expected):
+    code, out, _ = ask(capsys, "score", folder, *group(*RESPONSES), "--format", "json")
+    assert code == 0
+    assert torch.allclose(torch.tensor(json.loads(out)["scores"]), expected, atol=1e-5)
+    _, out, _ = ask(capsys, "score", folder, *group(*RESPONSES))
+    assert f"{expected[0, 1]:+.2f}" in out and "Buy it." in out
+
+
+def test_compare_prints_a_probability(capsys, folder, expected):
+    arguments = ["compare", folder, "--prompt", PROMPT, "--a", RESPONSES[0], "--b", RESPONSES[1]]
+    _, out, _ = ask(capsys, *arguments, "--format", "json")
+    answer = json.loads(out)
+    assert answer["probability"] == pytest.approx(torch.sigmoid(expected[0, 1]).item(), abs=1e-5)
+    _, out, _ = ask(capsys, *arguments)
+    assert f"{answer['probability']:.1%}" in out
+
+
+def test_rank_orders_by_mean_score(capsys, folder, expected):
+    _, out, _ = ask(capsys, "rank", folder, *group(*RESPONSES), "--format", "json")
+    best_first = sorted(range(3), key=lambda index: -float(expected[index].mean()))
+    assert json.loads(out)["ranking"] == best_first
+    _, out, _ = ask(capsys, "rank", folder, *group(*RESPONSES))
+    assert RESPONSES[best_first[0]] in out.splitlines()[1]
+
+
+def test_a_file_in_and_a_file_out(capsys, folder, expected, tmp_path):
+    rows = [{"prompt": PROMPT, "responses": RESPONSES, "id": 7}, {"prompt": "Hi", "responses": ["a", "b"]}]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    arguments = ["score", folder, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl"]
+    assert ask(capsys, *arguments)[0] == 0
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert written[0]["id"] == 7 and len(written[1]["scores"]) == 2
+    assert torch.allclose(torch.tensor(written[0]["scores"]), expected, atol=1e-4)
+
+
+def test_eval_cyclic_counts(capsys, folder, tmp_path):
+    (tmp_path / "rings.jsonl").write_text(json.dumps({"prompt": PROMPT, "responses": RESPONSES}))
+    code, out, _ = ask(capsys, "eval", "cyclic", folder, "--dataset", tmp_path / "rings.jsonl", "--format", "json")
+    assert code == 0
+    answer = json.loads(out)
+    assert (answer["pairs"], answer["cycles"], answer["ceiling"]) == (3, 1, 2)
+    assert "pairs right" in ask(capsys, "eval", "cyclic", folder, "--dataset", tmp_path / "rings.jsonl")[1]
+
+
+def test_errors_say_what_to_do_and_write_nothing(capsys, folder, tmp_path):
+    cases = [
+        (["rank", folder, *group("one")], "at least 2 responses"),
+        (["score", folder, *group("fine", " ")], "Response 1 is empty"),
+        (["score", folder], "Give either --prompt"),
+        (["score", folder, *group("long " * 300, "x")], "context holds 256"),
+        (["score", tmp_path / "nowhere", *group(*RESPONSES)], "nowhere"),
+    ]
+    for arguments, message in cases:
+        code, _, err = ask(capsys, *arguments)
+        assert code == 1 and message in err, (arguments, err)
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "p", "responses": ["a", "b"]}\n{"prompt": "p"}\n')
+    output = tmp_path / "out.jsonl"
+    code, _, err = ask(capsys, "score", folder, "--input", tmp_path / "bad.jsonl", "--output", output)
+    assert code == 1 and "line 2 has no `prompt` and `responses`" in err
+    assert not output.exists()
