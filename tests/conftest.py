@@ -114,6 +114,15 @@ def build_gpm(backbone="llama", seed=0, **gpm_options):
     return model
 
 
+def draw_gate(model):
+    """Gives the gate of a model from `from_backbone` weights; see `build_gpm`."""
+    import torch
+
+    if model.gate_head is not None:
+        torch.nn.init.normal_(model.gate_head.weight, std=0.3)
+    return model
+
+
 def save_backbone(folder, backbone="llama", seed=0, tokenizer=None, **options):
     """Saves a tiny causal language model with its tokenizer, as a user finds one on the Hub."""
     import torch

@@ -53,8 +53,9 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
     if isinstance(responses, str) or len(responses) == 0:
         raise ValueError(f"`responses` must be a list with at least one response, got {responses!r}.")
     for index, response in enumerate(responses):
-        empty = not response.strip() if isinstance(response, str) else len(response) == 0
-        if empty:
+        if not isinstance(response, (str, list, tuple)):
+            raise ValueError(f"Response {index} is a {type(response).__name__}; give a string or chat messages.")
+        if _is_empty(response):
             raise ValueError(f"Response {index} is empty: there is nothing to prefer. Leave it out of the group.")
     if prompt_format == "reference":
         return _encode_reference(tokenizer, prompt, responses)
@@ -124,6 +125,12 @@ def collate_groups(groups, pad_token_id, with_prompts=True, pad_to_multiple_of=N
     return batch
 
 
+def _is_empty(response):
+    if not isinstance(response, str):
+        response = response[-1].get("content") if response else ""
+    return isinstance(response, str) and not response.strip()
+
+
 def _as_messages(response):
     return [{"role": "assistant", "content": response}] if isinstance(response, str) else list(response)
 
@@ -150,6 +157,8 @@ def _apply_template(tokenizer, messages, **options):
 
 def _encode_text(tokenizer, prompt, responses):
     """Plain text: prompt and response concatenated, EOS at the end."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError("Plain text ends with EOS, and the tokenizer has none: set `tokenizer.eos_token`.")
     prompt = prompt or ""
     sequences = []
     for response in responses:

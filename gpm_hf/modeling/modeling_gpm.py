@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, GgufConfig
 from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import ModelOutput
 
 from .configuration_gpm import GPMConfig
@@ -231,7 +231,8 @@ class GPMForPreference(PreTrainedModel):
         # Sequences of like length share a batch, so that little is spent on padding.
         order = lengths.argsort(descending=True, stable=True)
         embeddings, scales = [], []
-        training = self.training
+        # Module by module: a caller may keep a part of the model in evaluation mode while it trains the rest.
+        training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             for rows in order.split(batch_size):
@@ -243,7 +244,8 @@ class GPMForPreference(PreTrainedModel):
                 embeddings.append(output.embeddings)
                 scales.append(output.scales)
         finally:
-            self.train(training)
+            for module in training:
+                module.training = True
         inverse = order.argsort().to(self.device)
         embeddings = torch.cat(embeddings)[inverse]
         scales = torch.cat(scales)[inverse] if self.config.scale_gate else None
@@ -352,17 +354,12 @@ class GPMForPreference(PreTrainedModel):
         if prefix != cls.base_model_prefix:
             kwargs["key_mapping"] = {rf"^{prefix}\.": f"{cls.base_model_prefix}.", **kwargs.pop("key_mapping", {})}
         model, info = super().from_pretrained(name_or_path, config=config, output_loading_info=True, **kwargs)
-        missing = [name for name in info["missing_keys"] if not name.startswith(_HEADS)]
-        if missing:
-            raise ValueError(
-                f"{name_or_path} lacks {len(missing)} weights of its backbone, such as {sorted(missing)[0]!r}; it is "
-                f"not a complete {config.text_config.model_type} checkpoint."
-            )
+        _check_complete(name_or_path, [name for name in info["missing_keys"] if not name.startswith(_HEADS)])
         # A recorded key mapping would make `save_pretrained` write the backbone's own names back.
         model._weight_conversions = None
         if os.path.isdir(name_or_path):
             # A folder's path means nothing to others: keep it out of the saved configuration.
-            config.text_config.name_or_path = ""
+            model.config.text_config.name_or_path = ""
         return model
 
     @classmethod
@@ -383,6 +380,7 @@ class GPMForPreference(PreTrainedModel):
                 f"{pretrained_model_name_or_path} holds no preference model: its checkpoint lacks {missing}. To start "
                 "one from a language model use `GPMForPreference.from_backbone(name_or_path)`."
             )
+        _check_complete(pretrained_model_name_or_path, info["missing_keys"])
         return (model, info) if return_info else model
 
     def heads(self):
@@ -416,11 +414,24 @@ def _is_list_of_prompts(prompt):
     return isinstance(prompt, (list, tuple)) and len(prompt) > 0 and not isinstance(prompt[0], dict)
 
 
+def _check_complete(name_or_path, missing):
+    if missing:
+        raise ValueError(
+            f"{name_or_path} is not a complete checkpoint: it lacks {len(missing)} weights, such as "
+            f"{min(missing)!r}, which would be random numbers."
+        )
+
+
 def _check_backbone(name_or_path, config):
     if config.model_type == GPMConfig.model_type:
         raise ValueError(f"{name_or_path} already is a preference model: load it with `from_pretrained`.")
     if config.is_encoder_decoder:
         raise ValueError(f"{name_or_path} is an encoder-decoder; a preference model needs a decoder language model.")
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder:
+        raise ValueError(
+            f"{name_or_path} is an encoder ({config.model_type}), in which a prompt's states would depend on the "
+            "response; a preference model needs a decoder language model."
+        )
     if config.get_text_config() is not config:
         raise ValueError(
             f"{name_or_path} is a multimodal model ({config.model_type}); a preference model needs a text-only "

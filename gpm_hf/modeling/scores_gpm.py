@@ -28,6 +28,8 @@ def pair_scores(first, second, scales=None, tau=1.0):
     1.0
     """
     _check_embeddings(first, scales)
+    if first.shape[-1] != second.shape[-1]:
+        raise ValueError(f"Embeddings of dimensions {first.shape[-1]} and {second.shape[-1]} cannot be compared.")
     # One product per direction, subtracted: a - b and b - a are exact negatives in floating point.
     return (_half_scores(first, second, scales) - _half_scores(second, first, scales)) / tau
 

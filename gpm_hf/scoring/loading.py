@@ -83,11 +83,12 @@ def check_gpm_options(config, gpm_options, name):
 def load_tokenizer(name_or_path, **options):
     """The tokenizer saved beside a model; for a folder with one `.gguf` file, the one inside it."""
     options = with_gguf_file(name_or_path, options)
-    if "gguf_file" in options:
-        return AutoTokenizer.from_pretrained(name_or_path, **options)
     # A preference model's `config.json` names its code, which a tokenizer does not need.
     options.setdefault("trust_remote_code", False)
-    return AutoTokenizer.from_pretrained(name_or_path, **options)
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name_or_path} has no tokenizer that could be loaded: {error}") from error
 
 
 def with_gguf_file(name_or_path, options):
@@ -116,6 +117,13 @@ def _load_adapter(name_or_path, options):
     if not is_plain:
         is_plain = AutoConfig.from_pretrained(base).model_type != GPMConfig.model_type
     if is_plain:
+        heads = {"embedding_head", "gate_head"} if config.scale_gate else {"embedding_head"}
+        missing = sorted(heads - set(adapter_config.modules_to_save or []))
+        if missing:
+            raise ValueError(
+                f"{name_or_path} is an adapter of the language model {base} without {missing}, which would be random "
+                "numbers. Train it with the heads in `modules_to_save`, as GPMRewardTrainer does."
+            )
         model = GPMForPreference.from_backbone(base, config=config, **base_options)
     else:
         model = GPMForPreference.from_pretrained(base, **base_options)
