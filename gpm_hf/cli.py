@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from gpm_hf.files import written_whole
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 1 for an error that the message explains."""
     options = _parser().parse_args(arguments)
+    # What the libraries below will do in their next version is no news to whoever types a command.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         options.run(options)
     except (ValueError, OSError, ImportError) as error:

