@@ -1,0 +1,195 @@
+"""The generator of rings: its promises about order, texts and noise, and that no phrase gives an attribute away."""
+
+import re
+from collections import Counter
+from itertools import pairwise
+from string import Formatter
+
+import pytest
+
+from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
+from gpm_hf.data.generator_texts import ATTRIBUTE_TIP_SENTENCES, ATTRIBUTES, TIP_SENTENCES, TOPICS
+
+
+def by_attribute(rows):
+    texts = {}
+    for row in rows:
+        for response, attribute in zip(row["responses"], row["attributes"]):
+            texts.setdefault(attribute, []).append(response)
+    return texts
+
+
+@pytest.fixture(scope="module")
+def many():
+    return generate_rings(1500, ring_size=5, seed=3)
+
+
+def test_texts_are_complete():
+    assert len(TOPICS) >= 60
+    assert list(ATTRIBUTES) == list(ATTRIBUTE_TIP_SENTENCES)
+    for name, topic in TOPICS.items():
+        assert set(topic) == {"do", "doing", "result", "tips"}, name
+        assert len(topic["do"]) == len(topic["doing"]) == len(topic["result"]), name
+        # Five responses to one prompt carry five different tips.
+        assert len(set(topic["tips"])) == len(topic["tips"]) > 5, name
+    for attribute, sentences in ATTRIBUTES.items():
+        assert len(set(sentences)) == len(sentences) >= 25, attribute
+    for frames in ATTRIBUTE_TIP_SENTENCES.values():
+        assert not set(frames) & set(TIP_SENTENCES)
+        for frame in frames:
+            assert "tip" in [field for _, field, _, _ in Formatter().parse(frame)], frame
+
+
+def test_same_seed_same_rows_other_seed_other_rows():
+    assert generate_rings(40, seed=1) == generate_rings(40, seed=1)
+    first, second = generate_rings(40, seed=1), generate_rings(40, seed=2)
+    assert [row["prompt"] for row in first] != [row["prompt"] for row in second]
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_rings_list_the_attributes_in_ring_order_from_a_random_start(size):
+    names = list(ATTRIBUTES)[:size]
+    starts = Counter()
+    for row in generate_rings(300, ring_size=size, seed=4):
+        start = names.index(row["attributes"][0])
+        assert row["attributes"] == names[start:] + names[:start]
+        assert len(set(row["responses"])) == size
+        starts[start] += 1
+    assert min(starts.values()) > 300 / size * 0.6
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_transitive_rows_hold_the_same_texts(size):
+    rings = generate_rings(100, ring_size=size, seed=5)
+    ranked = generate_rings(100, ring_size=size, seed=5, transitive=True)
+    for ring, row in zip(rings, ranked):
+        assert (ring["prompt"], ring["topic"]) == (row["prompt"], row["topic"])
+        assert dict(zip(ring["attributes"], ring["responses"])) == dict(zip(row["attributes"], row["responses"]))
+        assert row["attributes"] == list(ATTRIBUTES)[:size]
+
+
+def test_prompts_and_responses_look_as_promised(many):
+    assert len({row["prompt"] for row in many}) == len(many)
+    counts = Counter(row["topic"] for row in many)
+    assert set(counts) == set(TOPICS)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    for row in many:
+        assert len(row["prompt"].split()) < 20
+        for response in row["responses"]:
+            assert 15 <= len(response.split()) <= 48, response
+            sentences = re.split(r"(?<=[.?!]) ", response)
+            assert 2 <= len(sentences) <= 3
+            assert all(sentence[0] == sentence[0].upper() for sentence in sentences), response
+            assert "{" not in response and "  " not in response
+
+
+def test_all_distinct_prompts_can_be_had_and_no_more():
+    with pytest.raises(ValueError, match=r"between 1 and \d+") as error:
+        generate_rings(10**6)
+    maximum = int(re.search(r"between 1 and (\d+)", str(error.value)).group(1))
+    assert maximum > 3000
+    assert len({row["prompt"] for row in generate_rings(maximum)}) == maximum
+    one = generate_rings(maximum // len(TOPICS), topics=["soup"])
+    with pytest.raises(ValueError, match="distinct prompts"):
+        generate_rings(len(one) + 1, topics=["soup"])
+
+
+def test_no_word_and_no_pair_of_words_gives_an_attribute_away(many):
+    shares = {}
+    for attribute, texts in by_attribute(many).items():
+        counts = Counter()
+        for text in texts:
+            words = re.findall(r"[a-z0-9']+", text.lower())
+            counts.update(set(words) | set(pairwise(words)))
+        shares[attribute] = {phrase: count / len(texts) for phrase, count in counts.items()}
+    for attribute, own in shares.items():
+        others = [shares[name] for name in shares if name != attribute]
+        give_away = [
+            phrase for phrase, share in own.items() if share > 0.35 and all(o.get(phrase, 0) < 0.03 for o in others)
+        ]
+        assert not give_away, (attribute, give_away)
+
+
+def test_lengths_and_tips_say_little_about_the_attribute(many):
+    lengths = {name: sorted(len(text.split()) for text in texts) for name, texts in by_attribute(many).items()}
+    lower = [values[len(values) // 20] for values in lengths.values()]
+    upper = [values[-len(values) // 20] for values in lengths.values()]
+    # The middle 90% of all attributes overlap.
+    assert max(lower) < min(upper)
+
+    tips = TOPICS["soup"]["tips"]
+    drawn = by_attribute(generate_rings(60, ring_size=5, topics=["soup"]))
+    for texts in drawn.values():
+        # The first letter may be a capital.
+        assert all(any(tip[1:] in text for text in texts) for tip in tips)
+
+
+def test_ring_pairs_of_a_ring():
+    rows = generate_rings(10, ring_size=4, seed=6)
+    pairs = ring_pairs(rows)
+    assert len(pairs) == 40
+    for pair in pairs:
+        row, edge = rows[pair["cycle_id"]], pair["edge"]
+        assert list(pair) == ["prompt", "chosen", "rejected", "cycle_id", "edge", "topic"]
+        assert (pair["prompt"], pair["topic"]) == (row["prompt"], row["topic"])
+        assert (pair["chosen"], pair["rejected"]) == (row["responses"][edge], row["responses"][(edge + 1) % 4])
+
+
+def test_ring_pairs_of_a_ranking():
+    rows = generate_rings(10, ring_size=5, seed=6, transitive=True)
+
+    def edges(pairs):
+        responses = rows[0]["responses"]
+        own = [pair for pair in pairs if pair["cycle_id"] == 0]
+        return [(responses.index(pair["chosen"]), responses.index(pair["rejected"])) for pair in own]
+
+    assert edges(ring_pairs(rows, transitive=True)) == [(i, j) for i in range(5) for j in range(i + 1, 5)]
+    equal = ring_pairs(rows, transitive=True, equal_size=True)
+    assert edges(equal) == [(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)]
+    assert len(equal) == len(ring_pairs(generate_rings(10, ring_size=5, seed=6)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 1.0])
+def test_label_noise_swaps_exactly_its_share(share):
+    rows = generate_rings(50, seed=7)
+    clean, noisy = ring_pairs(rows), ring_pairs(rows, label_noise=share, seed=1)
+    swapped = [
+        index
+        for index, (a, b) in enumerate(zip(clean, noisy))
+        if (a["chosen"], a["rejected"]) == (b["rejected"], b["chosen"])
+    ]
+    assert len(swapped) == round(share * len(clean))
+    assert noisy == ring_pairs(rows, label_noise=share, seed=1)
+    if 0 < share < 1:
+        assert noisy != ring_pairs(rows, label_noise=share, seed=2)
+    for index in set(range(len(clean))) - set(swapped):
+        assert clean[index] == noisy[index]
+
+
+def test_split_topics_is_disjoint_and_complete():
+    train, test = split_topics(0.25, seed=0)
+    assert not set(train) & set(test)
+    assert sorted(train + test) == sorted(TOPICS)
+    assert len(test) == round(0.25 * len(TOPICS))
+    assert (train, test) == split_topics(0.25, seed=0)
+    assert test != split_topics(0.25, seed=1)[1]
+    assert {row["topic"] for row in generate_rings(200, topics=test)} == set(test)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: generate_rings(5, ring_size=2), "ring_size"),
+        (lambda: generate_rings(5, ring_size=6), "ring_size"),
+        (lambda: generate_rings(0), "num_prompts"),
+        (lambda: generate_rings(5, topics=["soup", "alchemy"]), "alchemy"),
+        (lambda: generate_rings(5, topics=[]), "at least one topic"),
+        (lambda: ring_pairs([], label_noise=1.5), "label_noise"),
+        (lambda: ring_pairs(generate_rings(20), transitive=True), "not a ranking"),
+        (lambda: split_topics(0.0), "test_share"),
+        (lambda: split_topics(1.0), "test_share"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
