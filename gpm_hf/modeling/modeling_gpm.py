@@ -212,7 +212,6 @@ class GPMForPreference(PreTrainedModel):
         group = encode_group(tokenizer, prompt, responses, self.config.prompt_format)
         return self.embed_groups([group], batch_size)[0]
 
-    @torch.no_grad()
     def embed_groups(self, groups, batch_size=16):
         """
         Embeds many groups at once, see [`~GPMForPreference.embed`].
@@ -226,29 +225,7 @@ class GPMForPreference(PreTrainedModel):
         """
         batch = collate_groups(groups, pad_token_id=0, with_prompts=self.config.scale_gate)
         gate_rows = batch.pop("gate_rows", None)
-        lengths = batch["attention_mask"].sum(-1)
-        self._check_context(int(lengths.max()))
-        # Sequences of like length share a batch, so that little is spent on padding.
-        order = lengths.argsort(descending=True, stable=True)
-        embeddings, scales = [], []
-        # Module by module: a caller may keep a part of the model in evaluation mode while it trains the rest.
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            for rows in order.split(batch_size):
-                inputs = {name: value[rows] for name, value in batch.items()}
-                columns = int(lengths[rows[0]])
-                inputs["input_ids"] = inputs["input_ids"][:, :columns]
-                inputs["attention_mask"] = inputs["attention_mask"][:, :columns]
-                output = self(**{name: value.to(self.device) for name, value in inputs.items()})
-                embeddings.append(output.embeddings)
-                scales.append(output.scales)
-        finally:
-            for module in training:
-                module.training = True
-        inverse = order.argsort().to(self.device)
-        embeddings = torch.cat(embeddings)[inverse]
-        scales = torch.cat(scales)[inverse] if self.config.scale_gate else None
+        embeddings, scales = self.embed_batch(batch, batch_size)
         for values in (embeddings, scales):
             if values is not None and not bool(values.isfinite().all()):
                 raise ValueError(
@@ -262,6 +239,47 @@ class GPMForPreference(PreTrainedModel):
             results.append((embeddings[first : first + size], own_scales))
             first += size
         return results
+
+    @torch.no_grad()
+    def embed_batch(self, batch, batch_size=16, least_forwards=0):
+        """
+        Embeds a collated batch of any size in parts, in evaluation mode.
+
+        Args:
+            batch (`dict`): `input_ids`, `attention_mask` and, with a gate, `prompt_lengths`, right-padded, on any
+                device (`collate_groups` without its `gate_rows`).
+            batch_size (`int`, defaults to 16): sequences encoded at once.
+            least_forwards (`int`, defaults to 0): repeat the last part up to this number of forwards. The processes of
+                a sharded model must all run as many.
+
+        Returns:
+            `tuple`: embeddings of shape (rows, embedding_dim), and scales of shape (rows, embedding_dim / 2) or
+            `None`.
+        """
+        lengths = batch["attention_mask"].sum(-1)
+        self._check_context(int(lengths.max()))
+        # Sequences of like length share a part, so that little is spent on padding.
+        order = lengths.argsort(descending=True, stable=True)
+        parts = order.split(batch_size)
+        embeddings, scales = [], []
+        # Module by module: a caller may keep a part of the model in evaluation mode while it trains the rest.
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            for rows in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
+                inputs = {name: value[rows] for name, value in batch.items()}
+                columns = int(lengths[rows[0]])
+                inputs["input_ids"] = inputs["input_ids"][:, :columns]
+                inputs["attention_mask"] = inputs["attention_mask"][:, :columns]
+                output = self(**{name: value.to(self.device) for name, value in inputs.items()})
+                embeddings.append(output.embeddings)
+                scales.append(output.scales)
+        finally:
+            for module in training:
+                module.training = True
+        inverse = order.argsort().to(self.device)
+        embeddings = torch.cat(embeddings)[inverse]
+        return embeddings, torch.cat(scales)[inverse] if self.config.scale_gate else None
 
     def preference_scores(self, tokenizer, prompt, responses, batch_size=16):
         """

