@@ -179,6 +179,7 @@ def _train(
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
         **RECIPE,
     )
