@@ -24,7 +24,7 @@ from gpm_hf.modeling import (
 
 if TYPE_CHECKING:
     from gpm_hf.scoring import load_preference_model, load_tokenizer
-    from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
+    from gpm_hf.training import GPMReward, GPMRewardConfig, GPMRewardTrainer, OnlineGPOConfig, OnlineGPOTrainer
 
 __version__ = "0.1.0"
 
@@ -33,8 +33,11 @@ AutoModel.register(GPMConfig, GPMForPreference)
 
 # Public name -> the room it lives in.
 _LAZY = {
+    "GPMReward": "gpm_hf.training",
     "GPMRewardConfig": "gpm_hf.training",
     "GPMRewardTrainer": "gpm_hf.training",
+    "OnlineGPOConfig": "gpm_hf.training",
+    "OnlineGPOTrainer": "gpm_hf.training",
     "load_preference_model": "gpm_hf.scoring",
     "load_tokenizer": "gpm_hf.scoring",
 }
@@ -43,8 +46,11 @@ __all__ = [
     "GPMConfig",
     "GPMForPreference",
     "GPMOutput",
+    "GPMReward",
     "GPMRewardConfig",
     "GPMRewardTrainer",
+    "OnlineGPOConfig",
+    "OnlineGPOTrainer",
     "condorcet_winner",
     "has_cycle",
     "load_preference_model",

@@ -59,7 +59,7 @@ def evaluate_rings(
     """
     groups: dict[str, tuple[Any, list, list]] = {}
     for row in rows:
-        prompt, responses, rings = groups.setdefault(str(row["prompt"]), (row["prompt"], [], []))
+        _, responses, rings = groups.setdefault(str(row["prompt"]), (row["prompt"], [], []))
         for response in row["responses"]:
             if response not in responses:
                 responses.append(response)

@@ -98,3 +98,41 @@ def plot_preference_plane(
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
     return block
+
+
+def plot_policy_progress(path: str | Path, log_history: Sequence[dict], title: str) -> None:
+    """
+    Draws what a run of [`OnlineGPOTrainer`] logged: the win rate against the initial policy, how far the policy has
+    moved from it, and the length of its answers.
+
+    Args:
+        path: the PNG file to write.
+        log_history: the trainer's log, as in `trainer_state.json`.
+        title: drawn above, cut where it is long.
+
+    Raises:
+        ValueError: where no win rate was logged.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = {
+        "win_rate": "Win rate against\nthe initial policy",
+        "kl_to_start": "KL from the initial policy\n(nats per answer)",
+        "completions/mean_length": "Mean length of answers\n(tokens)",
+    }
+    if not any("win_rate" in entry for entry in log_history):
+        raise ValueError("The log has no `win_rate`: train with `win_rate_prompts` above 0.")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(11, 3.6), layout="constrained")
+    figure.suptitle(textwrap.shorten(title, 110, placeholder="..."))
+    for axis, (name, label) in zip(axes, panels.items()):
+        points = [(entry["step"], entry[name]) for entry in log_history if name in entry]
+        axis.plot(*zip(*points), marker="o", markersize=4)
+        axis.set_title(label, fontsize=10)
+        axis.set_xlabel("optimizer step")
+        axis.grid(alpha=0.3)
+    axes[0].axhline(0.5, color="0.5", linestyle="--", linewidth=1)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

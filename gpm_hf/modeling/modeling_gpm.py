@@ -257,7 +257,7 @@ class GPMForPreference(PreTrainedModel):
             `None`.
         """
         lengths = batch["attention_mask"].sum(-1)
-        self._check_context(int(lengths.max()))
+        self.check_context(int(lengths.max()))
         # Sequences of like length share a part, so that little is spent on padding.
         order = lengths.argsort(descending=True, stable=True)
         parts = order.split(batch_size)
@@ -413,7 +413,8 @@ class GPMForPreference(PreTrainedModel):
         custom_object_save(self, folder, config=self.config)
         self.config.save_pretrained(folder)
 
-    def _check_context(self, length):
+    def check_context(self, length):
+        """Raises `ValueError` for a sequence that is longer than the backbone's context."""
         # Backbones without absolute or rotary positions have no such limit.
         limit = getattr(self.config.text_config, "max_position_embeddings", None)
         if limit is not None and length > limit:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file
 
 from gpm_hf.modeling import GPMConfig, GPMForPreference
@@ -78,6 +78,27 @@ def check_gpm_options(config, gpm_options, name):
             f"{name} already is a preference model with {present}, but {asked} was asked for. Leave these options "
             "out, or start from the language model."
         )
+
+
+def load_gguf_language_model(name_or_path, **options):
+    """
+    A language model out of a folder with one `.gguf` file, dequantised, so that it can be trained and saved.
+
+    Args:
+        name_or_path (`str`): the folder.
+        options: passed to `from_pretrained` (`dtype`, ...).
+
+    Returns:
+        `PreTrainedModel`: a causal language model; its tokenizer comes from [`load_tokenizer`].
+
+    Raises:
+        ValueError: where the folder holds no such file.
+    """
+    options = with_gguf_file(name_or_path, options)
+    if "gguf_file" not in options:
+        raise ValueError(f"{name_or_path} is no folder with a single .gguf file.")
+    quantization = GgufConfig(dequantize=True)
+    return AutoModelForCausalLM.from_pretrained(name_or_path, quantization_config=quantization, **options)
 
 
 def load_tokenizer(name_or_path, **options):

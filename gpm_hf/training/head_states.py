@@ -83,7 +83,7 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
 
 
 class _RowReader:
-    """Rows of a column of vectors, as tensors read from the mapped file: the arrays stay on disk until they are read."""
+    """Rows of a column of vectors, as tensors read from the mapped file: a row stays on disk until it is read."""
 
     def __init__(self, states: Dataset, column: str):
         chunks = states.data.column(column).chunks

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpm_hf.evaluation.plots import plot_preference_plane
+from gpm_hf.evaluation.plots import plot_policy_progress, plot_preference_plane
 from gpm_hf.modeling import preference_matrix
 
 
@@ -26,3 +26,13 @@ def test_rewards_have_no_plane(tmp_path):
     with pytest.raises(ValueError, match="no plane"):
         plot_preference_plane(tmp_path / "x.png", torch.zeros(3, 1), None, torch.zeros(3, 3), "abc", "t")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_the_progress_of_a_policy_is_drawn(tmp_path):
+    log = [{"step": step, "win_rate": 0.5 + step / 100, "kl_to_start": step, "loss": 1.0} for step in (10, 20)]
+    log += [{"step": step, "completions/mean_length": 30.0} for step in range(20)]
+    plot_policy_progress(tmp_path / "progress.png", log, "A run")
+    assert (tmp_path / "progress.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="no `win_rate`"):
+        plot_policy_progress(tmp_path / "none.png", log[2:], "A run")
+    assert not (tmp_path / "none.png").exists()

@@ -1,0 +1,163 @@
+"""A fixed opponent for self-play: what the initial policy answered to a few prompts."""
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl.data_utils import is_conversational
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import pad
+
+
+@dataclass
+class Answers:
+    """Answers to n prompts: token ids, text (a string, or messages for a conversation), log-probability of each."""
+
+    token_ids: list
+    completions: list
+    log_probs: list
+
+
+class InitialPolicy:
+    """
+    The initial policy's answers to the first prompts of a data set, to measure progress against.
+
+    The answers are sampled once, before the first step, and live in the checkpoints. Later measurements sample the
+    present policy's answers to the same prompts, always with the same seed and outside the training's random stream,
+    so that measuring does not change the run. The prompts are dealt out evenly over the processes.
+
+    Args:
+        trainer ([`OnlineGPOTrainer`]): generates, scores and judges.
+        dataset (`Dataset` or `IterableDataset`): rows with a prompt.
+        size (`int`): how many of them to use.
+    """
+
+    def __init__(self, trainer, dataset, size):
+        self.trainer = trainer
+        if isinstance(dataset, Dataset):
+            rows = [dataset[index] for index in range(min(size, len(dataset)))]
+        else:
+            rows = list(dataset.take(size))
+        self.size = len(rows)
+        share = -(-self.size // trainer.accelerator.num_processes)
+        first = trainer.accelerator.process_index * share
+        # Every process takes as many; the last ones repeat rows, which are left out of the means.
+        self.local = [(first + index) % self.size for index in range(share)]
+        self.rows = [rows[index] for index in self.local]
+        self.answers: Answers | None = None
+
+    def sample(self):
+        """Samples the initial policy's answers. All processes call this together."""
+        prompt_ids, token_ids, completions = self._respond()
+        log_probs = self._log_probs(prompt_ids, token_ids).tolist()
+        self.answers = Answers(*[gather_object(values)[: self.size] for values in (token_ids, completions, log_probs)])
+
+    def save(self, path):
+        with open(path, "w") as file:
+            json.dump(asdict(self._sampled()), file)
+
+    def load(self, path):
+        with open(path) as file:
+            self.answers = Answers(**json.load(file))
+        if len(self.answers.completions) != self.size:
+            raise ValueError(
+                f"{path} holds the initial policy's answers to {len(self.answers.completions)} prompts, but there are "
+                f"now {self.size}. Resume with the `win_rate_prompts` and the data set of the interrupted run."
+            )
+
+    def measure(self):
+        """
+        Compares the present policy with the initial one. All processes call this together.
+
+        Returns:
+            `dict`: `win_rate`, the mean probability that the present policy's answer is preferred (pairs with an
+            answer without text are left out; NaN if no pair is left), and `kl_to_start`, the mean over the stored
+            answers of log pi_start(y) - log pi(y), in nats per answer: the sampled KL divergence of the initial policy
+            from the present one, at the sampling temperature.
+        """
+        answers = self._sampled()
+        prompt_ids, token_ids, completions = self._respond()
+        stored_ids = [answers.token_ids[index] for index in self.local]
+        log_probs = self._log_probs(prompt_ids, stored_ids)
+        start = torch.tensor([answers.log_probs[index] for index in self.local], device=log_probs.device)
+        divergence = self.trainer.accelerator.gather(start - log_probs)[: self.size].mean()
+
+        inputs, pairs, pair_ids = [], [], []
+        for row, index, completion, ids in zip(self.rows, self.local, completions, token_ids):
+            inputs += [row, row]
+            pairs += [completion, answers.completions[index]]
+            pair_ids += [ids, answers.token_ids[index]]
+        groups, scores = self.trainer.judge(inputs, [row["prompt"] for row in inputs], pairs, pair_ids, group_size=2)
+        counted = groups[:, 0] // 2 < self.size
+        return {"win_rate": scores[counted, 0, 1].sigmoid().nanmean().item(), "kl_to_start": divergence.item()}
+
+    def _sampled(self):
+        if self.answers is None:
+            raise RuntimeError("The initial policy has not answered yet: training has not begun.")
+        return self.answers
+
+    def _respond(self):
+        """One answer of the present policy to each local prompt: prompt ids, answer ids, answers."""
+        trainer = self.trainer
+        prompts = [row["prompt"] for row in self.rows]
+        device = trainer.accelerator.device
+        devices = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
+            torch.manual_seed(trainer.args.seed + trainer.accelerator.process_index)
+            prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
+            token_ids, _ = trainer._generate_single_turn(prompt_ids, images, fields, 1)
+        completions = trainer.processing_class.batch_decode(token_ids, skip_special_tokens=True)
+        if is_conversational({"prompt": prompts[0]}):
+            completions = [[{"role": "assistant", "content": content}] for content in completions]
+        return prompt_ids, token_ids, completions
+
+    @torch.no_grad()
+    def _log_probs(self, prompt_ids, token_ids):
+        """Log-probability of each answer under the present policy, shape (n,)."""
+        trainer = self.trainer
+        fill = trainer._tokenizer.pad_token_id
+
+        def padded(rows, value, side):
+            return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)
+
+        ids = torch.cat([padded(prompt_ids, fill, "left"), padded(token_ids, fill, "right")], 1)
+        masks = [[[1] * len(row) for row in rows] for rows in (prompt_ids, token_ids)]
+        answer_mask = padded(masks[1], 0, "right")
+        mask = torch.cat([padded(masks[0], 0, "left"), answer_mask], 1)
+        device = trainer.accelerator.device
+        with disable_gradient_checkpointing(trainer.model, trainer.args.gradient_checkpointing_kwargs):
+            log_probs, _, _ = trainer._get_per_token_logps_and_entropies(
+                trainer.model,
+                ids.to(device),
+                mask.to(device),
+                answer_mask.shape[1],
+                batch_size=trainer.args.per_device_train_batch_size,
+            )
+        return (log_probs * answer_mask.to(device)).sum(-1)
+
+
+class ProgressCallback(TrainerCallback):
+    """Samples the initial policy's answers before the first step, and logs the comparison with them from then on."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer.initial_policy.answers is not None:
+            return  # from the checkpoint, or from an earlier call of `train`
+        if state.global_step > 0:
+            warnings.warn(
+                "The checkpoint holds no answers of the initial policy: win rates are against the policy as resumed.",
+                stacklevel=2,
+            )
+        self.trainer.initial_policy.sample()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % args.win_rate_steps == 0 or state.global_step == state.max_steps:
+            for name, value in self.trainer.initial_policy.measure().items():
+                self.trainer._metrics["train"][name].append(value)
+            control.should_log = True

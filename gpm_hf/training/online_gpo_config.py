@@ -1,0 +1,183 @@
+"""Options of [`OnlineGPOTrainer`]."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from trl import GRPOConfig
+
+# Options of GRPO's loss that GPO's regression has no place for.
+_IGNORED = (
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "importance_sampling_level",
+    "sapo_temperature_neg",
+    "sapo_temperature_pos",
+    "vespo_k_pos",
+    "vespo_k_neg",
+    "vespo_lambda_pos",
+    "vespo_lambda_neg",
+    "multi_objective_aggregation",
+    "top_entropy_quantile",
+    "entropy_coef",
+    "use_adaptive_entropy",
+    "entropy_coef_min",
+    "entropy_coef_max",
+    "entropy_coef_delta",
+    "entropy_target",
+    "off_policy_mask_threshold",
+)
+
+
+@dataclass
+class OnlineGPOConfig(GRPOConfig):
+    r"""
+    Configuration class for the [`OnlineGPOTrainer`]: TRL's [`~trl.GRPOConfig`] (generation, vLLM, batches, logging)
+    with GPO's loss in place of GRPO's ("Beyond Bradley-Terry Models", section 5, equations 5.1 to 5.3).
+
+    The batch arithmetic is GRPO's: `per_device_train_batch_size` counts completions, `num_generations` (K) is the size
+    of a group, and one generation is used for `num_iterations * steps_per_generation / gradient_accumulation_steps`
+    optimizer steps. With one such step the policy is still the one that sampled, the log-ratio is 0, and the gradient
+    of the (unrescaled) loss is that of RLOO times (2/beta)(K-1)/K; only from the second step on is GPO a regression.
+    The default is two (`num_iterations=2`).
+
+    Parameters:
+        > Parameters that control the loss
+
+        gpo_beta (`float`, *optional*, defaults to `0.001`):
+            The paper's beta, the step size's inverse: the log-ratio is regressed on s_hat / beta. Not to be confused
+            with TRL's `beta`, the coefficient of the KL divergence from the reference policy, which stays what it is
+            (0 by default; added to the loss as the mean over the tokens of each completion).
+        loss_type (`str`, *optional*, defaults to `"gpo"`):
+            `"gpo"`: s_hat is the mean log-odds against the group. `"sppo"`: the mean win probability minus 1/2.
+        length_normalize (`bool`, *optional*, defaults to `False`):
+            Divide the log-ratio by the number of the completion's tokens (LN-GPO).
+        log_z (`str`, *optional*, defaults to `"zero"`):
+            The logarithm of the normaliser of the target: `"zero"` as in the paper, or `"group"`, the logarithm of the
+            group's mean of exp(s_hat / beta), which is better where s_hat / beta is large.
+        include_self (`bool`, *optional*, defaults to `True`):
+            Divide by K as the paper does, or by K - 1, which is the unbiased estimate over samples of one policy.
+        rescale_loss (`bool`, *optional*, defaults to `True`):
+            Multiply the loss by beta^2, so that it is (beta * log-ratio - s_hat)^2 and of the size of s_hat^2. Without
+            it 1/beta = 1000 gives losses of a million.
+
+        > Parameters that control the preference model
+
+        preference_model_init_kwargs (`dict` or `str`, *optional*):
+            Passed to `from_pretrained` when the preference model is given by its path (`dtype`, `revision`, ...).
+        preference_batch_size (`int`, *optional*, defaults to `16`):
+            Sequences that the preference model encodes at once.
+
+        > Parameters that control the logging
+
+        win_rate_prompts (`int`, *optional*, defaults to `16`):
+            Size of the fixed set of prompts (the first of the evaluation set, else of the training set) that the
+            initial policy answers once at the start. Logged from then on: `win_rate`, the mean probability that an
+            answer of the present policy is preferred to it by the preference model, and `kl_to_start`, the divergence
+            of the initial policy from the present one, estimated on the same stored answers. The mean reward of
+            self-play is always 0 and shows no progress. 0 turns it off.
+        win_rate_steps (`int`, *optional*, defaults to `20`):
+            Optimizer steps between two such measurements; the last one is after the last step.
+
+    > [!NOTE]
+    > These parameters have default values different from [`~trl.GRPOConfig`]: `num_iterations` is 2, `disable_dropout`
+    > is `True` (dropout's noise would enter the square), `scale_rewards` is `"none"` (the logged advantages are
+    > s_hat).
+
+    Raises:
+        ValueError: for impossible values, and for any option of GRPO's loss that would be ignored here.
+    """
+
+    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "preference_model_init_kwargs"]
+
+    gpo_beta: float = field(
+        default=0.001,
+        metadata={
+            "help": "The paper's beta: the log-ratio is regressed on s_hat / beta. `beta` is TRL's KL coefficient."
+        },
+    )
+    loss_type: str = field(
+        default="gpo",
+        metadata={
+            "help": "gpo: s_hat is the mean log-odds against the group; sppo: the mean win probability minus 1/2.",
+            "choices": ["gpo", "sppo"],
+        },
+    )
+    length_normalize: bool = field(
+        default=False, metadata={"help": "Divide the log-ratio by the number of the completion's tokens (LN-GPO)."}
+    )
+    log_z: str = field(
+        default="zero",
+        metadata={
+            "help": "Logarithm of the target's normaliser: zero, or group, estimated from the group.",
+            "choices": ["zero", "group"],
+        },
+    )
+    include_self: bool = field(
+        default=True, metadata={"help": "Divide mean scores by K as the paper does, or else by K - 1."}
+    )
+    rescale_loss: bool = field(
+        default=True, metadata={"help": "Multiply the loss by beta^2, to (beta * log-ratio - s_hat)^2."}
+    )
+    num_iterations: int = field(
+        default=2, metadata={"help": "Passes over a generation; more than one gradient step makes GPO a regression."}
+    )
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Whether to disable dropout in the model: its noise would enter the square."}
+    )
+    scale_rewards: str = field(default="none", metadata={"help": "Only none: the target is not divided by anything."})
+    preference_model_init_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Passed to `from_pretrained` when the preference model is given by its path."},
+    )
+    preference_batch_size: int = field(
+        default=16, metadata={"help": "Sequences that the preference model encodes at once."}
+    )
+    win_rate_prompts: int = field(
+        default=16, metadata={"help": "Prompts on which the policy is compared with the initial policy; 0 for none."}
+    )
+    win_rate_steps: int = field(
+        default=20, metadata={"help": "Optimizer steps between two comparisons with the initial policy."}
+    )
+
+    def __post_init__(self):
+        # Before GRPO's own checks, whose sentences speak of advantages.
+        for name in ("num_generations", "num_generations_eval"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(
+                    f"{name}={value} is not possible: a group preference compares at least two completions."
+                )
+        super().__post_init__()
+        if not self.gpo_beta > 0:
+            raise ValueError(
+                f"gpo_beta={self.gpo_beta} is not possible: scores are divided by it, so it must be positive."
+            )
+        for name, choices in (("loss_type", ("gpo", "sppo")), ("log_z", ("zero", "group"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {choices}.")
+        for name, least in (("win_rate_prompts", 0), ("win_rate_steps", 1), ("preference_batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be at least {least}.")
+        self._refuse_ignored()
+
+    def _refuse_ignored(self):
+        defaults = {option.name: option.default for option in fields(GRPOConfig)}
+        ignored = [name for name in _IGNORED if getattr(self, name) != defaults[name]]
+        if self.scale_rewards != "none":
+            ignored.append("scale_rewards")
+        if ignored:
+            raise ValueError(
+                f"{', '.join(ignored)}: GPO's loss is a regression that has no such term and would ignore this. Leave "
+                "it at its default."
+            )
+        if (
+            self.use_vllm
+            and self.vllm_importance_sampling_correction
+            and not self.vllm_importance_sampling_mode.startswith("sequence_")
+        ):
+            raise ValueError(
+                f"vllm_importance_sampling_mode={self.vllm_importance_sampling_mode!r} weighs tokens, and GPO's loss "
+                "has one term per completion. Use 'sequence_mask' or 'sequence_truncate', or turn off "
+                "`vllm_importance_sampling_correction`."
+            )

@@ -1,0 +1,389 @@
+"""Online General Preference Optimization: GRPO's machinery, GPO's regression (paper section 5)."""
+
+import textwrap
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+from trl.trainer.utils import get_config_model_id
+
+from gpm_hf.modeling import has_cycle, preference_matrix
+from gpm_hf.training.initial_policy import InitialPolicy, ProgressCallback
+from gpm_hf.training.online_gpo_config import OnlineGPOConfig
+from gpm_hf.training.preference_signal import (
+    CallableSignal,
+    GPMSignal,
+    group_by_prompt,
+    group_mean_scores,
+    load_preference_signal,
+)
+
+_INITIAL_POLICY_FILE = "initial_policy.json"
+
+
+def gpo_targets(scores, gpo_beta, loss_type="gpo", log_z="zero", include_self=True):
+    """
+    What beta times the log-ratio is regressed on: s_hat - beta log Z (paper equations 5.2 and 5.3).
+
+    Args:
+        scores (`torch.Tensor` of shape `(G, K, K)`): log-odds of each group; rows and columns of unscorable responses
+            NaN.
+        gpo_beta (`float`): the paper's beta.
+        loss_type (`str`, defaults to `"gpo"`): `"gpo"`: s_hat is the mean log-odds; `"sppo"`: the mean win probability
+            minus 1/2.
+        log_z (`str`, defaults to `"zero"`): `"zero"`, or `"group"`: log of the group's mean of exp(s_hat / beta).
+        include_self (`bool`, defaults to `True`): mean over the group, or over the others.
+
+    Returns:
+        `torch.Tensor` of shape `(G, K)`: in the unit of s_hat; NaN for an unscorable response.
+    """
+    if loss_type == "sppo":
+        # Win probabilities minus 1/2 are skew-symmetric as log-odds are, and 0 against oneself.
+        scores = scores.sigmoid() - 0.5
+    targets = torch.stack([group_mean_scores(one, include_self) for one in scores])
+    if log_z == "group":
+        scorable = ~targets.isnan()
+        exponents = (targets / gpo_beta).masked_fill(~scorable, -torch.inf)
+        targets = targets - gpo_beta * (exponents.logsumexp(-1) - scorable.sum(-1).log())[:, None]
+    return targets
+
+
+class OnlineGPOTrainer(GRPOTrainer):
+    """
+    Trainer for online General Preference Optimization ("Beyond Bradley-Terry Models: A General Preference Model for
+    Language Model Alignment", ICML 2025, section 5).
+
+    In each round the policy pi_t answers every prompt K times, the preference model scores the answers against each
+    other, and the policy is fitted by the squared loss of equation 5.3,
+
+        mean over samples of ( log pi_theta(y|x) / pi_t(y|x) - (s_hat(y|x) - log Z) / beta )^2,
+
+    whose exact minimiser is one step of multiplicative weights; their average nears the von Neumann winner (Theorem
+    5.1), also where preferences are cyclic and no best answer exists. Everything but the signal and the loss is
+    [`~trl.GRPOTrainer`]'s: generation, vLLM, tools, LoRA, checkpoints, tables of completions.
+
+    Args:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): the policy.
+        preference_model: who prefers what: a path or Hub id, a [`~gpm_hf.modeling.GPMForPreference`] (Bradley-Terry
+            included), a sequence-classification reward model, or a function `f(prompts, groups)` that returns a K x K
+            matrix of log-odds per group ([`~gpm_hf.training.preference_signal.CallableSignal`]). Prepared for DDP,
+            ZeRO-3 and FSDP here.
+        args ([`OnlineGPOConfig`], *optional*): options.
+        train_dataset (`Dataset` or `IterableDataset`): rows with a `prompt`, a string or messages.
+        eval_dataset (*optional*): as in GRPO.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): the policy's tokenizer.
+        preference_processing_class (`PreTrainedTokenizerBase`, *optional*): the preference model's tokenizer; by
+            default the one saved beside it.
+        reward_funcs (*optional*): TRL reward functions or reward models, instead of a preference model or beside it.
+            The differences of their rewards are log-odds (tau = 1), added with `reward_weights` (the preference
+            model's weight comes first). `None` or NaN for a completion means that this function says nothing about it.
+        reward_processing_classes (*optional*): as in GRPO, for `reward_funcs`.
+        kwargs: further arguments of [`~trl.GRPOTrainer`] (`callbacks`, `optimizers`, `peft_config`, `tools`, ...).
+
+    A completion on which no source says anything (for a preference model: one without text) is unscorable: it drops
+    out of the regression, whose denominator stays, and its group is scored without it. To make the policy avoid such
+    completions give a reward function that says so.
+
+    Raises:
+        ValueError: where there is no signal; where a round needs more prompts than there are; for a score that is NaN;
+            and as in [`OnlineGPOConfig`].
+    """
+
+    # The groups being scored: K, their row numbers (G, K), the preference model's log-odds and all sources' (G, K, K).
+    _group_size: int
+    _groups: torch.Tensor
+    _preference_scores: torch.Tensor
+    _scores: torch.Tensor
+
+    _tag_names = ["trl", "gpm-hf", "online-gpo"]
+    _name = "Online GPO"
+    _paper = {
+        "title": "Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment",
+        "id": "2410.02197",
+        # docstyle-ignore
+        "citation": textwrap.dedent("""\
+            @inproceedings{zhang2025beyond,
+                title     = {{Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment}},
+                author    = {Yifan Zhang and Ge Zhang and Yue Wu and Kangping Xu and Quanquan Gu},
+                booktitle = {International Conference on Machine Learning},
+                year      = 2025,
+                eprint    = {arXiv:2410.02197},
+            }"""),
+    }
+
+    def __init__(
+        self,
+        model,
+        preference_model=None,
+        args=None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class=None,
+        preference_processing_class=None,
+        reward_funcs=None,
+        reward_processing_classes=None,
+        **kwargs,
+    ):
+        if args is None:
+            model_name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = OnlineGPOConfig(f"{model_name.split('/')[-1]}-GPO")
+        _check_number_of_prompts(train_dataset, args)
+        interactive = [name for name in ("tools", "rollout_func", "environment_factory") if kwargs.get(name)]
+        if interactive and args.win_rate_prompts:
+            raise ValueError(
+                f"`win_rate_prompts` compares single answers, which `{interactive[0]}` does not give: set it to 0."
+            )
+
+        reward_funcs = _as_list(reward_funcs)
+        processing_classes = _as_list(reward_processing_classes) or [None] * len(reward_funcs)
+        self.preference_signal: GPMSignal | CallableSignal | None = None
+        if preference_model is not None:
+            signal = load_preference_signal(
+                preference_model,
+                preference_processing_class,
+                args.preference_batch_size,
+                args.preference_model_init_kwargs,
+            )
+            if isinstance(signal, nn.Module):
+                # A scalar reward model, which GRPO prepares and calls itself.
+                reward_funcs = [signal, *reward_funcs]
+                processing_classes = [preference_processing_class, *processing_classes]
+            else:
+                self.preference_signal = signal
+                reward_funcs = [self.preference, *reward_funcs]
+                processing_classes = [None, *processing_classes]
+        elif not reward_funcs:
+            raise ValueError("There is nothing to learn from: give a `preference_model`, or `reward_funcs`.")
+
+        super().__init__(
+            model,
+            reward_funcs,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            processing_classes,
+            **kwargs,
+        )
+        if self.preference_signal is not None:
+            self.preference_signal.prepare(self.accelerator)
+        self.add_callback(_SaveStepsCheck())
+        self.initial_policy: InitialPolicy | None = None
+        if args.win_rate_prompts:
+            has_one = eval_dataset is not None and not isinstance(eval_dataset, dict)
+            dataset = eval_dataset if has_one else train_dataset
+            self.initial_policy = InitialPolicy(self, dataset, args.win_rate_prompts)
+            self.add_callback(ProgressCallback(self))
+
+    # --- the signal -------------------------------------------------------------------------------------------------
+
+    def preference(self, prompts, completions, **columns):
+        """
+        The preference model as one of GRPO's reward functions, so that its mean scores are in GRPO's logs and tables.
+        The matrices behind them stay here.
+        """
+        assert self.preference_signal is not None
+        scores = self.preference_signal(prompts, completions, self._groups.tolist())
+        self._preference_scores = torch.stack(scores)
+        means = self._local(torch.stack([group_mean_scores(one) for one in scores])).tolist()
+        return [None if mean != mean else mean for mean in means]
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        groups = group_by_prompt(gather_object(list(prompts)), self._group_size)
+        self._groups = torch.tensor(groups, device=self.accelerator.device)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # of all processes
+        self._check_rewards(rewards, prompts)
+        self._scores = self._sum_of_scores(rewards)
+        return rewards
+
+    def _sum_of_scores(self, rewards):
+        """Log-odds (G, K, K) of all sources together; a pair on which a source says nothing gets 0 from it."""
+        total = torch.zeros(*self._groups.shape, self._group_size, device=rewards.device)
+        unscorable = torch.ones_like(self._groups, dtype=torch.bool)
+        for index, weight in enumerate(self.reward_weights.tolist()):
+            if index == 0 and self.preference_signal is not None:
+                scores = self._preference_scores
+            else:
+                scores = preference_matrix(rewards[:, index][self._groups][..., None])
+            total += weight * scores.nan_to_num(0.0)
+            unscorable &= scores.diagonal(dim1=-2, dim2=-1).isnan()  # lost only if no source scores it
+        return total.masked_fill(unscorable[:, :, None] | unscorable[:, None, :], torch.nan)
+
+    def _check_rewards(self, rewards, prompts):
+        """Reward models have no `None`: their NaN is a failure, as infinity is of anyone."""
+        broken = rewards.isinf()
+        for index, function in enumerate(self.reward_funcs):
+            if isinstance(function, nn.Module):
+                broken[:, index] |= rewards[:, index].isnan()
+        if broken.any():
+            row, column = broken.nonzero()[0].tolist()
+            raise ValueError(
+                f"{self.reward_func_names[column]} gave {rewards[row, column].item()} for a completion of the prompt "
+                f"{gather_object(list(prompts))[row]!r}. A reward function says `None` where it cannot score."
+            )
+
+    def judge(self, inputs, prompts, completions, completion_ids, group_size):
+        """
+        Scores groups of given completions by all sources. All processes call this together.
+
+        Args:
+            inputs (`list[dict]`): data set rows of the completions of this process.
+            prompts, completions, completion_ids (`list`): one per completion.
+            group_size (`int`): K, the number of completions of each group.
+
+        Returns:
+            `tuple`: row numbers, through all processes, of shape (G, K), and log-odds of shape (G, K, K).
+        """
+        self._group_size = group_size
+        self._calculate_rewards(inputs, prompts, completions, completion_ids)
+        # What reward functions wanted to log belongs to the rollouts, and these are none.
+        self._pending_extra_logs.clear()
+        self._pending_metrics.clear()
+        return self._groups, self._scores
+
+    def _generate_and_score_completions(self, inputs):
+        mode = "train" if self.model.training else "eval"
+        self._group_size = self.num_generations if mode == "train" else self.num_generations_eval
+        output = super()._generate_and_score_completions(inputs)
+        targets = gpo_targets(
+            self._scores, self.args.gpo_beta, self.args.loss_type, self.args.log_z, self.args.include_self
+        )
+        # One number per completion: groups are shuffled and split before the loss. NaN marks what has no target.
+        output["targets"] = self._local(targets)
+        self._metrics[mode]["gpo/unscorable"].append(targets.isnan().float().mean().item())
+        self._metrics[mode]["gpo/groups_with_cycle"].append(has_cycle(self._scores).float().mean().item())
+        return output
+
+    def _local(self, values):
+        """This process's rows of values (G, K) of all groups."""
+        flat = torch.empty(values.numel(), device=values.device)
+        flat[self._groups.flatten()] = values.flatten()
+        count = len(flat) // self.accelerator.num_processes
+        return flat[self.accelerator.process_index * count :][:count]
+
+    # --- the loss ---------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model, inputs):
+        prompt_ids, prompt_mask = inputs["prompt_ids"], inputs["prompt_mask"]
+        completion_ids, completion_mask = inputs["completion_ids"], inputs["completion_mask"]
+        mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]
+        log_probs, entropies, aux_loss = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([prompt_ids, completion_ids], dim=1),
+            torch.cat([prompt_mask, completion_mask], dim=1),
+            completion_ids.size(1),
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+            **{name: inputs[name] for name in _MODEL_INPUTS if name in inputs},
+        )
+        # GRPO leaves them out when the policy cannot have moved since it sampled.
+        old_log_probs = inputs.get("old_per_token_logps", log_probs.detach())
+        lengths = mask.sum(-1)
+
+        # Equation 5.3, with both sides times beta: targets are in the unit of the scores.
+        log_ratio = ((log_probs - old_log_probs) * mask).sum(-1)
+        if self.args.length_normalize:
+            log_ratio = log_ratio / lengths.clamp(min=1)
+        targets = inputs["targets"]
+        # No target, or no token left (a truncated completion under `mask_truncated_completions`): no term in the sum.
+        counts = ~targets.isnan() & (lengths > 0)
+        residual = (self.args.gpo_beta * log_ratio - targets).masked_fill(~counts, 0.0)
+        per_sample = residual**2 if self.args.rescale_loss else (residual / self.args.gpo_beta) ** 2
+        if "importance_sampling_ratio" in inputs:  # vLLM sampled with slightly other numbers: (B, 1)
+            per_sample = per_sample * inputs["importance_sampling_ratio"].squeeze(1)
+
+        mode = "train" if self.model.training else "eval"
+        if self.beta != 0.0:
+            ref_ratio = inputs["ref_per_token_logps"] - log_probs
+            kl = ref_ratio.exp() - ref_ratio - 1
+            if self.args.use_bias_correction_kl:
+                kl = kl * (log_probs - old_log_probs).exp()
+            per_sample = per_sample + self.beta * (kl * mask).sum(-1) / lengths.clamp(min=1)
+            self._log_mean(mode, "kl", kl, mask)
+
+        loss = per_sample.mean()  # over all samples: one without a target leaves the denominator as it is
+        if self.aux_loss_enabled:
+            loss = loss + self.router_aux_loss_coef * aux_loss
+            self._metrics[mode]["aux_loss"].append(self.accelerator.gather(aux_loss).mean().item())
+
+        self._log_mean(mode, "entropy", entropies, mask)
+        self._log_mean(mode, "gpo/target_abs", targets.abs(), counts)
+        self._log_mean(mode, "gpo/residual_abs", residual.abs(), counts)
+        self._log_mean(mode, "gpo/log_ratio_abs", log_ratio.abs(), counts)
+        return loss / (self.current_gradient_accumulation_steps if mode == "train" else 1.0)
+
+    def _log_mean(self, mode, name, values, mask):
+        """Logs the mean of the values under the mask, over all processes."""
+        total = torch.stack([values.detach().masked_fill(mask == 0, 0.0).sum(), mask.sum().float()])
+        total = self.accelerator.reduce(total, reduction="sum")
+        self._metrics[mode][name].append((total[0] / total[1].clamp(min=1.0)).item())
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        if self.initial_policy is not None and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            self.initial_policy.save(folder / _INITIAL_POLICY_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.initial_policy is not None and checkpoint is not None:
+            path = Path(checkpoint, _INITIAL_POLICY_FILE)
+            if path.exists():
+                self.initial_policy.load(path)
+
+
+_MODEL_INPUTS = (
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
+
+
+def _as_list(value):
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _check_number_of_prompts(dataset, args):
+    """TRL drops incomplete batches: with too few prompts it would train for no step at all."""
+    needed = args.generation_batch_size // args.num_generations
+    # A streamed data set has no length, and no data set at all is for GRPO to judge.
+    if isinstance(dataset, Dataset) and len(dataset) < needed:
+        raise ValueError(
+            f"The training set has {len(dataset)} prompts, but one generation needs {needed} (generation_batch_size "
+            f"{args.generation_batch_size} / num_generations {args.num_generations}), so no step would be taken. "
+            "Lower `per_device_train_batch_size`, `steps_per_generation` or `gradient_accumulation_steps`, raise "
+            "`num_generations`, or add prompts."
+        )
+
+
+class _SaveStepsCheck(TrainerCallback):
+    """A generation is not part of a checkpoint, so it pays to write one where a new generation is due."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        generate_every = args.num_iterations * args.steps_per_generation
+        accumulated = args.gradient_accumulation_steps
+        if args.save_strategy == "steps" and state.save_steps * accumulated % generate_every:
+            warnings.warn(
+                f"save_steps={state.save_steps} is not a multiple of the {generate_every}/{accumulated} optimizer "
+                "steps that one generation is used for (num_iterations * steps_per_generation / "
+                "gradient_accumulation_steps): a run resumed from such a checkpoint generates anew and differs from "
+                "the uninterrupted one.",
+                stacklevel=2,
+            )

@@ -1,0 +1,121 @@
+"""
+One process of a two-process online run, for test_online_gpo_distributed.py: trains a few steps and writes what it saw.
+
+    torchrun --nproc_per_node 2 -m tests.training.online_worker FOLDER KIND
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+
+from tests.conftest import build_gpm, build_tokenizer
+from tests.training.online import chat_prompts, logged, make_trainer, prefer_by_text
+
+
+def zero_config(stage):
+    return {
+        "zero_optimization": {"stage": stage},
+        "train_micro_batch_size_per_gpu": "auto",
+        "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def main(folder, kind):
+    from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
+
+    torch.set_num_threads(1)
+    rollouts = []
+
+    class RecordingTrainer(OnlineGPOTrainer):
+        def _generate_and_score_completions(self, inputs):
+            output = super()._generate_and_score_completions(inputs)
+            texts = self.processing_class.batch_decode(output["completion_ids"], skip_special_tokens=True)
+            rollouts.append(
+                gather_object(
+                    [
+                        {
+                            "prompt": row["prompt"],
+                            "text": text,
+                            "target": target,
+                            "rank": self.accelerator.process_index,
+                        }
+                        for row, text, target in zip(inputs, texts, output["targets"].tolist())
+                    ]
+                )
+            )
+            return output
+
+    options = {"optim": "adamw_torch", "learning_rate": 1e-3}
+    if kind == "lora":
+        from peft import LoraConfig
+
+        options["peft_config"] = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
+    if kind.startswith("zero"):
+        import deepspeed
+
+        # With `use_cpu` the training arguments start torch's process group but not DeepSpeed's view of it.
+        deepspeed.init_distributed("gloo")
+        options["deepspeed"] = zero_config(int(kind[-1]))
+    if kind == "callable":
+        preference = prefer_by_text
+    elif kind.startswith("zero"):
+        # By path, as a launch script does: under ZeRO-3 it must not be split while loading.
+        preference = str(Path(folder, "gpm"))
+    else:
+        # A backbone in float64: what is left of a difference to a single process is not rounding in other batches.
+        preference, options["preference_processing_class"] = build_gpm(embedding_dim=4).double(), build_tokenizer()
+    policy = str(Path(folder, "policy")) if kind.startswith("zero") else None
+    trainer = make_trainer(
+        Path(folder, kind),
+        policy,
+        preference,
+        chat_prompts(9),
+        trainer_class=RecordingTrainer,
+        # Two processes with three completions each, groups of two: the second of three groups lies on both.
+        num_generations=2,
+        per_device_train_batch_size=3,
+        # One completion of a process may need a prompt row of its own: forwards have to be evened out.
+        preference_batch_size=2,
+        max_steps=4,
+        win_rate_prompts=3,
+        win_rate_steps=2,
+        **options,
+    )
+    trainer.train()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if kind == "zero3":
+        with deepspeed.zero.GatheredParameters(list(model.parameters())):
+            values = [value.detach().clone() for value in model.parameters()]
+    else:
+        values = [value.detach() for value in model.parameters()]
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
+    signal = trainer.preference_signal
+    result = {
+        "world_size": trainer.accelerator.num_processes,
+        "wrapped": type(trainer.model_wrapped).__name__,
+        "backbone": None if kind == "callable" else type(signal.model.model).__name__,
+        "head": None if kind == "callable" else str(signal.model.embedding_head.weight.dtype),
+        "digest": digest,
+        "sum": sum(value.double().abs().sum().item() for value in values),
+        "win_rates": logged(trainer, "win_rate"),
+        "unscorable": logged(trainer, "gpo/unscorable"),
+        "losses": logged(trainer, "loss"),
+        "answers": trainer.initial_policy.answers.completions,
+        "rollouts": rollouts,
+    }
+    path = Path(folder, f"{kind}-{trainer.accelerator.process_index}.json")
+    path.write_text(json.dumps(result))
+    trainer.accelerator.wait_for_everyone()
+    trainer.end()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
