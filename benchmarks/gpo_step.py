@@ -21,7 +21,14 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from gpm_hf.modeling import GPMConfig, GPMForPreference
@@ -32,16 +39,17 @@ from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
 def build_models(name, hidden_size, layers):
     """A function that makes the policy, a GPM and a scalar reward model of one architecture, and a tokenizer."""
     if name is None:
-        from tests.conftest import backbone_config, build_tokenizer
-
-        config = backbone_config(
+        config = LlamaConfig(
+            vocab_size=512,
             hidden_size=hidden_size,
             intermediate_size=3 * hidden_size,
             num_hidden_layers=layers,
             num_attention_heads=8,
             num_key_value_heads=4,
-            head_dim=hidden_size // 8,
             max_position_embeddings=1024,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
         )
         torch.manual_seed(0)
         # A configuration for each: trainers write into it, and what one turned off (the cache) slows the other down.
@@ -49,11 +57,25 @@ def build_models(name, hidden_size, layers):
         reward_config = deepcopy(config)
         reward_config.num_labels = 1
         reward_model = AutoModelForSequenceClassification.from_config(reward_config)
-        return lambda: AutoModelForCausalLM.from_config(deepcopy(config)), gpm, reward_model, build_tokenizer()
+        return lambda: AutoModelForCausalLM.from_config(deepcopy(config)), gpm, reward_model, byte_tokenizer()
     gpm = GPMForPreference.from_backbone(name, dtype=torch.float32)
     reward_model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(name)
     return lambda: AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), gpm, reward_model, tokenizer
+
+
+def byte_tokenizer():
+    """One token per byte, and a chat template: nothing to download."""
+    specials = ["<pad>", "<eos>"]
+    alphabet = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<eos>{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", chat_template=template
+    )
 
 
 class Stepper:

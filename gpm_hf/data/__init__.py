@@ -1,0 +1,1 @@
+"""Preference data: formats, loading, collation, and a generator of cyclic preferences."""
