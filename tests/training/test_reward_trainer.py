@@ -360,3 +360,22 @@ def test_errors_name_the_cause(tmp_path):
     with pytest.raises(ValueError, match="Response 1 is empty"):
         make_trainer(tmp_path, rows=[{"prompt": "Q?", "chosen": "a", "rejected": " "}])
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_lora_run_resumes_with_its_heads(tmp_path):
+    from peft import LoraConfig
+
+    def trainer(folder):
+        options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 4}
+        lora = LoraConfig(r=2, target_modules=["q_proj"])
+        return make_trainer(tmp_path / folder, peft_config=lora, **options)
+
+    whole = trainer("whole")
+    whole.train()
+    resumed = trainer("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    trained = {name: p for name, p in whole.model.named_parameters() if p.requires_grad}
+    assert any("embedding_head" in name for name in trained) and any("lora_B" in name for name in trained)
+    for name, parameter in resumed.model.named_parameters():
+        if name in trained:
+            assert torch.allclose(parameter, trained[name], atol=1e-6), name
