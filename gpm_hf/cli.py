@@ -148,11 +148,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _evaluate_cyclic(options: argparse.Namespace) -> None:
-    from gpm_hf.data.loading import load_splits
+    from gpm_hf.data.loading import load_splits, split_of
     from gpm_hf.evaluation.cyclic import evaluate_rings, result_table
 
     splits = load_splits(options.dataset, keep=options.keep)
-    rows = splits[options.split]
+    rows = split_of(splits, options.split)
     if "responses" not in rows.column_names:
         raise ValueError(f"{options.dataset} has no column `responses`, but {rows.column_names}.")
     model, tokenizer = _load(options)

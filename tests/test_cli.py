@@ -84,7 +84,7 @@ def test_errors_say_what_to_do_and_write_nothing(capsys, folder, tmp_path):
         (["score", folder, *group("fine", " ")], "Response 1 is empty"),
         (["score", folder], "Give either --prompt"),
         (["score", folder, *group("long " * 300, "x")], "context holds 256"),
-        (["score", tmp_path / "nowhere", *group(*RESPONSES)], "nowhere"),
+        (["score", tmp_path / "nowhere", *group(*RESPONSES)], "neither a folder that exists nor a Hub id"),
     ]
     for arguments, message in cases:
         code, _, err = ask(capsys, *arguments)

@@ -15,11 +15,12 @@ TRL reward functions.
 
 import importlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from datasets import load_dataset
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer, load_tokenizer
+from gpm_hf.data.loading import load_splits, split_of
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
 
 
@@ -44,13 +45,9 @@ def import_function(path: str):
 def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_args: ModelConfig) -> None:
     if script_args.dataset_name is None:
         raise ValueError("--dataset_name is needed: a data set of the Hub, or a local .jsonl file.")
-    is_file = script_args.dataset_name.endswith((".json", ".jsonl"))
-    if is_file:
-        dataset = load_dataset("json", data_files=script_args.dataset_name, streaming=script_args.dataset_streaming)
-    else:
-        dataset = load_dataset(
-            script_args.dataset_name, script_args.dataset_config, streaming=script_args.dataset_streaming
-        )
+    dataset = load_splits(
+        script_args.dataset_name, script_args.dataset_config, streaming=script_args.dataset_streaming
+    )
     model, tokenizer = model_args.model_name_or_path, None
     if "gguf_file" in with_gguf_file(model, {}):
         model, tokenizer = load_gguf_language_model(model, dtype=model_args.dtype), load_tokenizer(model)
@@ -67,8 +64,8 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
         processing_class=tokenizer,
         preference_model=script_args.preference_model_name_or_path,
         args=training_args,
-        train_dataset=dataset[script_args.dataset_train_split],
-        eval_dataset=dataset[script_args.dataset_test_split] if evaluates else None,
+        train_dataset=split_of(dataset, script_args.dataset_train_split),
+        eval_dataset=split_of(dataset, script_args.dataset_test_split) if evaluates else None,
         reward_funcs=[import_function(path) for path in script_args.reward_funcs or []],
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
@@ -76,7 +73,8 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model(training_args.output_dir)
     trainer.save_state()
-    card = {"dataset_name": None if is_file else script_args.dataset_name}
+    # The path of a local file means nothing to a reader of the card.
+    card = {"dataset_name": None if Path(script_args.dataset_name).exists() else script_args.dataset_name}
     trainer.create_model_card(**card)
     trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
     if training_args.push_to_hub:

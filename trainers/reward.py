@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from gpm_hf import GPMRewardConfig, GPMRewardTrainer
-from gpm_hf.data.loading import load_preference_dataset
+from gpm_hf.data.loading import load_preference_dataset, split_of
 
 
 @dataclass
@@ -46,8 +46,8 @@ def main(script_args: RewardScriptArguments, training_args: GPMRewardConfig, mod
     trainer = GPMRewardTrainer(
         model=model_args.model_name_or_path,
         args=training_args,
-        train_dataset=dataset[script_args.dataset_train_split],
-        eval_dataset=dataset[script_args.dataset_test_split] if evaluates else None,
+        train_dataset=split_of(dataset, script_args.dataset_train_split),
+        eval_dataset=split_of(dataset, script_args.dataset_test_split) if evaluates else None,
         quantization_config=get_quantization_config(model_args),
         peft_config=get_peft_config(model_args),
     )

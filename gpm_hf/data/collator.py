@@ -1,5 +1,6 @@
 """From preference rows to batches."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +49,15 @@ def collate_states(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def _labels(rows):
-    return {
-        name: torch.tensor([row[name] for row in rows], dtype=torch.float32)
-        for name in LABEL_COLUMNS
-        if name in rows[0]
-    }
+    labels = {}
+    for name in LABEL_COLUMNS:
+        if name not in rows[0]:
+            continue
+        for row in rows:
+            value = row[name]
+            if value is None or not math.isfinite(value):
+                raise ValueError(f"A row has {name}={value}: a label must be a number.")
+            if name == "preference_probability" and not 0 <= value <= 1:
+                raise ValueError(f"A row has preference_probability={value}: a probability lies between 0 and 1.")
+        labels[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+    return labels

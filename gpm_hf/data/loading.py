@@ -1,6 +1,7 @@
 """Preference data sets by Hub name or local file."""
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDatasetDict, load_dataset
 
@@ -59,6 +60,13 @@ def load_preference_dataset(
                 raise ValueError(f"{name} holds preference rings, which cannot be streamed: load them whole.")
             splits[split] = ring_to_pairs(rows)
     return splits
+
+
+def split_of(splits: DatasetDict | IterableDatasetDict, name: str) -> Any:
+    """One split by its name; a `ValueError` names those there are."""
+    if name not in splits:
+        raise ValueError(f"The data set has the splits {list(splits)}, not {name!r}.")
+    return splits[name]
 
 
 def ring_to_pairs(rows: Dataset) -> Dataset:

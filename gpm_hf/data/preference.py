@@ -69,6 +69,14 @@ def encode_preference(
     """
     chosen, rejected = row["chosen"], row["rejected"]
     prompt = row.get("prompt")
+    if prompt is not None:
+        for name in ("chosen", "rejected"):
+            if not isinstance(row[name], str) and row[name] and row[name][0]["role"] in ("system", "user"):
+                raise ValueError(
+                    f"`{name}` begins with a {row[name][0]['role']} message although the row has a `prompt`, which "
+                    f"would be encoded twice: remove the column `prompt`, or leave only the reply in `{name}`. The "
+                    f"prompt begins {str(prompt)[:80]!r}."
+                )
     if prompt is None and not isinstance(chosen, str):
         prompt, chosen, rejected = _split_conversation(chosen, rejected)
     if prompt is None and needs_prompt:
@@ -76,7 +84,13 @@ def encode_preference(
             "The scale gate reads the prompt, and plain text without a `prompt` column does not say where it ends. "
             f"Add the column, or train with `scale_gate=False`. The row begins {chosen[:60]!r}."
         )
-    group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format)
+    try:
+        group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format)
+    except ValueError as error:
+        raise ValueError(
+            f"The row with the prompt {str(prompt)[:80]!r} (chosen is response 0, rejected response 1) cannot be "
+            f"used: {error} Mend the row or filter it out of the data set."
+        ) from error
     encoded = {"chosen_ids": group.sequences[0], "rejected_ids": group.sequences[1]}
     if group.prompt_ids is not None:
         encoded["prompt_ids"] = group.prompt_ids

@@ -1,7 +1,7 @@
 """The model as shipped to the Hub: torch, transformers and these files, nothing else."""
 
 from .configuration_gpm import GPMConfig
-from .encoding_gpm import EncodedGroup, collate_groups, encode_group
+from .encoding_gpm import EncodedGroup, collate_groups, encode_group, is_empty
 from .modeling_gpm import GPMForPreference, GPMOutput
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
 
@@ -14,6 +14,7 @@ __all__ = [
     "condorcet_winner",
     "encode_group",
     "has_cycle",
+    "is_empty",
     "mean_scores",
     "pair_scores",
     "preference_matrix",

@@ -55,7 +55,7 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
     for index, response in enumerate(responses):
         if not isinstance(response, (str, list, tuple)):
             raise ValueError(f"Response {index} is a {type(response).__name__}; give a string or chat messages.")
-        if _is_empty(response):
+        if is_empty(response):
             raise ValueError(f"Response {index} is empty: there is nothing to prefer. Leave it out of the group.")
     if prompt_format == "reference":
         return _encode_reference(tokenizer, prompt, responses)
@@ -69,6 +69,15 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
         sequences=[_render(tokenizer, messages) for messages in conversations],
         prompt_ids=None if prompt is None else _render(tokenizer, prompt, add_generation_prompt=True),
     )
+
+
+def is_empty(response):
+    """Whether a response, a string or chat messages, holds neither text nor a tool call."""
+    if isinstance(response, str):
+        return not response.strip()
+    contents = [message.get("content") for message in response if not message.get("tool_calls")]
+    has_calls = len(contents) < len(response)
+    return not has_calls and all(not c or (isinstance(c, str) and not c.strip()) for c in contents)
 
 
 def collate_groups(groups, pad_token_id, with_prompts=True, pad_to_multiple_of=None):
@@ -123,12 +132,6 @@ def collate_groups(groups, pad_token_id, with_prompts=True, pad_to_multiple_of=N
         batch["prompt_lengths"] = torch.tensor(lengths)
         batch["gate_rows"] = torch.tensor(gate_rows)
     return batch
-
-
-def _is_empty(response):
-    if not isinstance(response, str):
-        response = response[-1].get("content") if response else ""
-    return isinstance(response, str) and not response.strip()
 
 
 def _as_messages(response):

@@ -413,10 +413,14 @@ class GPMForPreference(PreTrainedModel):
         custom_object_save(self, folder, config=self.config)
         self.config.save_pretrained(folder)
 
+    @property
+    def context_length(self):
+        """The most tokens a sequence may have; `None` for a backbone whose positions have no limit."""
+        return getattr(self.config.text_config, "max_position_embeddings", None)
+
     def check_context(self, length):
         """Raises `ValueError` for a sequence that is longer than the backbone's context."""
-        # Backbones without absolute or rotary positions have no such limit.
-        limit = getattr(self.config.text_config, "max_position_embeddings", None)
+        limit = self.context_length
         if limit is not None and length > limit:
             raise ValueError(
                 f"A prompt with its response has {length} tokens, but the backbone's context holds {limit}. Shorten "

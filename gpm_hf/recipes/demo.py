@@ -76,6 +76,8 @@ def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
         ImportError: where neither the Hub nor the packaged language model is at hand.
         RuntimeError: where the saved model does not score as the trained one does.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError('The demonstration draws a picture, which needs matplotlib: `pip install "gpm-hf[eval]"`.')
     start = time.monotonic()
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)

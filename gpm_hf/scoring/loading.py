@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file
 
@@ -130,13 +131,15 @@ def _load_adapter(name_or_path, options):
     hub_options.pop("trust_remote_code", None)
     adapter_config = PeftConfig.from_pretrained(name_or_path, **hub_options)
     base = adapter_config.base_model_name_or_path
-    # The adapter's revision is not the base model's.
+    # The adapter's revision is not the base model's, which the adapter remembers.
     base_options = {name: value for name, value in options.items() if name not in ("revision", "trust_remote_code")}
+    if adapter_config.revision is not None and not os.path.isdir(base):
+        base_options["revision"] = adapter_config.revision
     base_options = with_gguf_file(base, base_options)
     config = GPMConfig.from_pretrained(name_or_path, **hub_options)
     is_plain = "gguf_file" in base_options
     if not is_plain:
-        is_plain = AutoConfig.from_pretrained(base).model_type != GPMConfig.model_type
+        is_plain = AutoConfig.from_pretrained(base, **_hub_options(base_options)).model_type != GPMConfig.model_type
     if is_plain:
         heads = {"embedding_head", "gate_head"} if config.scale_gate else {"embedding_head"}
         missing = sorted(heads - set(adapter_config.modules_to_save or []))
@@ -156,6 +159,10 @@ def _has_file(name_or_path, filename, options):
         return os.path.isfile(os.path.join(name_or_path, filename))
     hub_options = _hub_options(options)
     hub_options.pop("trust_remote_code", None)
+    try:
+        validate_repo_id(str(name_or_path))
+    except HFValidationError as error:
+        raise ValueError(f"{name_or_path} is neither a folder that exists nor a Hub id.") from error
     return cached_file(name_or_path, filename, _raise_exceptions_for_missing_entries=False, **hub_options) is not None
 
 

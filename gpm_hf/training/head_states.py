@@ -143,6 +143,8 @@ def _compute_states(sequences: list[_Sequence], model: GPMForPreference, batch_s
         remove_columns=table.column_names,
         features=Features({"response_state": vector, "prompt_state": vector}),
         cache_file_name=os.fspath(file),
+        # Known already; else the whole model would be pickled for one.
+        new_fingerprint=file.stem,
         load_from_cache_file=True,
         keep_in_memory=False,
         desc="Encoding with the frozen backbone",
@@ -156,7 +158,7 @@ def _fingerprint(sequences: list[_Sequence], model: GPMForPreference) -> str:
     digest.update(repr((settings, sorted(backbone.config.to_dict().items(), key=str))).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     for ids, prompt_length in sequences:
         digest.update(np.asarray([prompt_length, len(ids), *ids], dtype=np.int64).tobytes())
     return digest.hexdigest()

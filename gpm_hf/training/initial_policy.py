@@ -17,6 +17,7 @@ from trl.trainer.utils import pad
 class Answers:
     """Answers to n prompts: token ids, text (a string, or messages for a conversation), log-probability of each."""
 
+    prompts: list
     token_ids: list
     completions: list
     log_probs: list
@@ -27,8 +28,9 @@ class InitialPolicy:
     The initial policy's answers to the first prompts of a data set, to measure progress against.
 
     The answers are sampled once, before the first step, and live in the checkpoints. Later measurements sample the
-    present policy's answers to the same prompts, always with the same seed and outside the training's random stream,
-    so that measuring does not change the run. The prompts are dealt out evenly over the processes.
+    present policy's answers to the same prompts, with the same seed (but for vLLM, which draws its own numbers) and
+    outside the training's random stream, so that measuring does not change the run. The prompts are dealt out evenly
+    over the processes.
 
     Args:
         trainer ([`OnlineGPOTrainer`]): generates, scores and judges.
@@ -42,6 +44,7 @@ class InitialPolicy:
             rows = [dataset[index] for index in range(min(size, len(dataset)))]
         else:
             rows = list(dataset.take(size))
+        self.all_rows = rows
         self.size = len(rows)
         share = -(-self.size // trainer.accelerator.num_processes)
         first = trainer.accelerator.process_index * share
@@ -54,7 +57,8 @@ class InitialPolicy:
         """Samples the initial policy's answers. All processes call this together."""
         prompt_ids, token_ids, completions = self._respond()
         log_probs = self._log_probs(prompt_ids, token_ids).tolist()
-        self.answers = Answers(*[gather_object(values)[: self.size] for values in (token_ids, completions, log_probs)])
+        columns = ([row["prompt"] for row in self.rows], token_ids, completions, log_probs)
+        self.answers = Answers(*[gather_object(values)[: self.size] for values in columns])
 
     def save(self, path):
         with open(path, "w") as file:
@@ -63,10 +67,11 @@ class InitialPolicy:
     def load(self, path):
         with open(path) as file:
             self.answers = Answers(**json.load(file))
-        if len(self.answers.completions) != self.size:
+        if self.answers.prompts != [row["prompt"] for row in self.all_rows]:
             raise ValueError(
-                f"{path} holds the initial policy's answers to {len(self.answers.completions)} prompts, but there are "
-                f"now {self.size}. Resume with the `win_rate_prompts` and the data set of the interrupted run."
+                f"{path} holds the initial policy's answers to {len(self.answers.prompts)} prompts that are not the "
+                f"{self.size} prompts of now. Resume with the `win_rate_prompts` and the data set of the interrupted "
+                "run."
             )
 
     def measure(self):

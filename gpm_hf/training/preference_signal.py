@@ -23,7 +23,15 @@ from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
 
-from gpm_hf.modeling import EncodedGroup, GPMConfig, collate_groups, encode_group, mean_scores, preference_matrix
+from gpm_hf.modeling import (
+    EncodedGroup,
+    GPMConfig,
+    collate_groups,
+    encode_group,
+    is_empty,
+    mean_scores,
+    preference_matrix,
+)
 from gpm_hf.scoring import load_preference_model, load_tokenizer
 
 
@@ -77,17 +85,6 @@ def group_mean_scores(scores, include_self=True):
     if scorable.sum() > 1:
         means[scorable] = mean_scores(scores[scorable][:, scorable], include_self)
     return means
-
-
-def is_empty(completion):
-    """Whether a completion, a string or a list of messages, holds neither text nor a tool call."""
-    if isinstance(completion, str):
-        return not completion.strip()
-    return all(not message.get("tool_calls") and is_blank(message.get("content")) for message in completion)
-
-
-def is_blank(content):
-    return not content or (isinstance(content, str) and not content.strip())
 
 
 class GPMSignal:

@@ -53,7 +53,9 @@ class GPMRewardTrainer(RewardTrainer):
             Trains an adapter. The heads are added to `modules_to_save`, since they are new.
 
     Metrics: `accuracy` (share of pairs with positive log-odds), `mean_probability` (of the chosen response),
-    `mean_log_odds`, `skew_error` (largest |s_ij + s_ji|, zero by construction), `rows_over_max_length`.
+    `mean_log_odds`, `skew_error` (largest |s_ij + s_ji|, zero by construction), and in training
+    `rows_over_max_length`, but for a stream, whose rows are not known beforehand: there they are left out uncounted,
+    and a warning says so.
     """
 
     _tag_names = ["gpm-hf", "preference-model", "reward-trainer"]
@@ -81,6 +83,7 @@ class GPMRewardTrainer(RewardTrainer):
 
         # New heads are random, so the seed must come before the model.
         set_seed(args.seed)
+        revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
         if isinstance(model, str):
             model_options = self._model_options(args, quantization_config)
             if processing_class is None:
@@ -100,7 +103,18 @@ class GPMRewardTrainer(RewardTrainer):
             if processing_class is None:
                 processing_class = load_tokenizer(model.config.name_or_path, trust_remote_code=args.trust_remote_code)
         self.gpm = _unwrap(model)
-        self._rows_over_max_length: dict[str, int] = {}
+        self._train_rows_over_max_length: int | None = None
+        if is_peft_model(model) and not any(
+            p.requires_grad for head in self.gpm.heads().values() for p in head.parameters()
+        ):
+            raise ValueError(
+                "The heads of this PEFT model are frozen, and new heads are random numbers. Name them in its "
+                "`modules_to_save`, or pass the model without an adapter and a `peft_config`."
+            )
+        context = self.gpm.context_length
+        if context is not None and (args.max_length is None or args.max_length > context):
+            logger.warning(f"max_length={args.max_length} is lowered to {context}, the backbone's context.")
+            init_args.max_length = context
 
         if args.train_heads_only:
             if peft_config is not None or is_peft_model(model):
@@ -116,6 +130,8 @@ class GPMRewardTrainer(RewardTrainer):
             init_args.gradient_checkpointing = False
         if peft_config is not None:
             peft_config = _with_heads(peft_config, self.gpm)
+            if peft_config.revision is None and isinstance(revision, str):
+                peft_config.revision = revision
         heads = {name: head.weight.detach().clone() for name, head in self.gpm.heads().items()}
         if data_collator is None and args.train_heads_only:
             data_collator = collate_states
@@ -158,6 +174,11 @@ class GPMRewardTrainer(RewardTrainer):
             return dataset
         config = self.gpm.config
         check_columns(columns, config.scale_gate, args.loss_type == "regression", dataset_name)
+        unused = {"margin"} if args.loss_type == "regression" else {"target_score"}
+        if unused & set(columns):
+            logger.warning(
+                f"loss_type={args.loss_type!r} does not use the column {unused} of the {dataset_name} data."
+            )
         streaming = isinstance(dataset, IterableDataset)
         if not set(TOKEN_COLUMNS) <= set(columns):
             options = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Tokenizing {dataset_name}"}
@@ -176,11 +197,16 @@ class GPMRewardTrainer(RewardTrainer):
         if streaming:
             if args.train_heads_only:
                 raise ValueError("train_heads_only keeps states on disk, row by row; a streamed data set has no rows.")
-            return self._drop_long_rows_of_stream(dataset, args.max_length, dataset_name)
+            if args.max_length is not None:
+                logger.warning(
+                    f"Streamed {dataset_name} rows over max_length={args.max_length} tokens are left out uncounted."
+                )
+            return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         before = len(dataset)
         dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         dropped = before - len(dataset)
-        self._rows_over_max_length[dataset_name] = dropped
+        if dataset_name == "train":
+            self._train_rows_over_max_length = dropped
         if len(dataset) == 0:
             raise ValueError(
                 f"No row of the {dataset_name} data set is left: all {before} are longer than "
@@ -198,16 +224,10 @@ class GPMRewardTrainer(RewardTrainer):
                 dataset = with_head_states(dataset, self.gpm, args.head_states_batch_size)
         return dataset
 
-    def _drop_long_rows_of_stream(self, dataset, max_length, dataset_name):
-        self._rows_over_max_length[dataset_name] = 0
-
-        def fits(row):
-            if max_length is None or max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= max_length:
-                return True
-            self._rows_over_max_length[dataset_name] += 1
-            return False
-
-        return dataset.filter(fits)
+    def predict(self, test_dataset, *arguments, **options):
+        """As the parent's, for the data sets that `evaluate` takes; predictions are one log-odds per pair."""
+        test_dataset = self._prepare_dataset(test_dataset, self.processing_class, self.args, "test")
+        return super().predict(test_dataset, *arguments, **options)
 
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
@@ -247,9 +267,8 @@ class GPMRewardTrainer(RewardTrainer):
         metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
         metrics["mean_log_odds"].extend(log_odds.tolist())
         metrics["skew_error"] = [max([*metrics["skew_error"], skew.max().item()])]
-        metrics["rows_over_max_length"] = [
-            sum(count for name, count in self._rows_over_max_length.items() if (name == "train") == (mode == "train"))
-        ]
+        if mode == "train" and self._train_rows_over_max_length is not None:
+            metrics["rows_over_max_length"] = [self._train_rows_over_max_length]
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
@@ -278,5 +297,8 @@ def _with_heads(peft_config, model):
         peft_config.target_modules = "all-linear"
     if peft_config.target_modules == "all-linear":
         # A head cannot be both trained whole and adapted.
-        peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *heads})
+        if isinstance(peft_config.exclude_modules, str):  # a regular expression on whole names
+            peft_config.exclude_modules = rf"(?:{peft_config.exclude_modules})|(?:.*\.)?(?:{'|'.join(heads)})"
+        else:
+            peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *heads})
     return peft_config

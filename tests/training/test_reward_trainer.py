@@ -214,7 +214,7 @@ def test_plain_text_without_a_prompt_trains_where_there_is_no_gate(tmp_path):
         make_trainer(tmp_path, build_gpm(embedding_dim=4), rows, tokenizer)
 
 
-def test_a_stream_trains(tmp_path):
+def test_a_stream_trains_and_says_that_long_rows_are_not_counted(tmp_path, caplog):
     from gpm_hf import GPMRewardTrainer
 
     long = {"prompt": "Q?", "chosen": "word " * 200, "rejected": "no"}
@@ -226,7 +226,9 @@ def test_a_stream_trains(tmp_path):
     )
     trainer.train()
     assert trainer.state.global_step == 2
-    assert trainer.state.log_history[0]["rows_over_max_length"] >= 1
+    assert "rows_over_max_length" not in trainer.state.log_history[0]
+    assert "Streamed train rows over max_length=100 tokens are left out uncounted" in caplog.text
+    assert all(len(row["chosen_ids"]) <= 100 for row in trainer.train_dataset)
 
 
 def test_rows_over_max_length_are_counted_and_said(tmp_path, caplog):
@@ -379,3 +381,48 @@ def test_a_lora_run_resumes_with_its_heads(tmp_path):
     for name, parameter in resumed.model.named_parameters():
         if name in trained:
             assert torch.allclose(parameter, trained[name], atol=1e-6), name
+
+
+def test_a_prompt_inside_chosen_and_beside_it_is_refused(tmp_path):
+    """Encoded twice it would train well, and score something else."""
+    row = FORMATS["implicit prompt, conversations"]
+    with pytest.raises(ValueError, match="encoded twice"):
+        make_trainer(tmp_path, rows=[{"prompt": "Hi?", **row}])
+
+
+def test_a_peft_model_with_frozen_heads_is_refused(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    frozen = get_peft_model(build_gpm(embedding_dim=4), LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="heads of this PEFT model are frozen"):
+        make_trainer(tmp_path, frozen)
+
+
+@pytest.mark.parametrize(
+    "labels", [{"preference_probability": 95.0}, {"margin": float("nan")}, {"preference_probability": None}]
+)
+def test_labels_that_are_none_are_refused(tmp_path, labels):
+    trainer = make_trainer(tmp_path, rows=[*ring_rows(1, **labels)])
+    with pytest.raises(ValueError, match=next(iter(labels))):
+        trainer.train()
+
+
+def test_no_row_is_trained_that_could_not_be_scored(tmp_path, caplog):
+    """Over the backbone's context of 256 tokens scoring refuses, whatever max_length says."""
+    long = {"prompt": "Q?", "chosen": "word " * 300, "rejected": "no"}
+    trainer = make_trainer(tmp_path, rows=[*ring_rows(1), long], max_length=None)
+    assert "lowered to 256" in caplog.text and len(trainer.train_dataset) == 3
+
+
+def test_a_pattern_of_excluded_modules_stays_a_pattern(tmp_path):
+    from peft import LoraConfig
+
+    lora = LoraConfig(target_modules="all-linear", exclude_modules=r".*layers\.0\..*")
+    trainer = make_trainer(tmp_path, peft_config=lora)
+    adapted = [name for name, _ in trainer.model.named_parameters() if "lora_A" in name]
+    assert adapted and all("layers.1." in name for name in adapted)
+
+
+def test_predict_takes_what_evaluate_takes(tmp_path):
+    trainer = make_trainer(tmp_path)
+    assert trainer.predict(Dataset.from_list(ring_rows(1))).predictions.shape == (3,)
