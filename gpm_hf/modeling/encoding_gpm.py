@@ -27,6 +27,11 @@ class EncodedGroup:
     sequences: list
     prompt_ids: list | None
 
+    @property
+    def prompt_is_inside(self):
+        """Whether every sequence begins with the prompt's ids, so that the gate can read them there."""
+        return all(ids[: len(self.prompt_ids)] == self.prompt_ids for ids in self.sequences)
+
 
 def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
     """
@@ -107,8 +112,7 @@ def collate_groups(groups, pad_token_id, with_prompts=True, pad_to_multiple_of=N
                     "model with `scale_gate=False`."
                 )
             size = len(group.prompt_ids)
-            inside = [row for row, ids in enumerate(group.sequences) if ids[:size] == group.prompt_ids]
-            if len(inside) == len(group.sequences):
+            if group.prompt_is_inside:
                 gate_rows.append(first)
                 lengths[first : first + len(group.sequences)] = [size] * len(group.sequences)
             else:

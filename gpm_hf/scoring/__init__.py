@@ -1,6 +1,7 @@
 """One way to load and to call every kind of preference model."""
 
 from .loading import (
+    hub_options_of,
     load_gguf_language_model,
     load_or_start_preference_model,
     load_preference_model,
@@ -9,6 +10,7 @@ from .loading import (
 )
 
 __all__ = [
+    "hub_options_of",
     "load_gguf_language_model",
     "load_or_start_preference_model",
     "load_preference_model",

@@ -29,7 +29,7 @@ def load_preference_model(name_or_path, **options):
     """
     if _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
         return _load_adapter(name_or_path, options).eval()
-    config = AutoConfig.from_pretrained(name_or_path, **_hub_options(options))
+    config = AutoConfig.from_pretrained(name_or_path, **hub_options_of(options))
     if config.model_type != GPMConfig.model_type:
         raise ValueError(
             f"{name_or_path} is a {config.model_type} language model, not a preference model. Train one from it with "
@@ -52,7 +52,7 @@ def load_or_start_preference_model(name_or_path, gpm_options, **options):
         [`GPMForPreference`]
     """
     options = with_gguf_file(name_or_path, options)
-    hub_options = _hub_options(options)
+    hub_options = hub_options_of(options)
     if "gguf_file" in options:
         hub_options["gguf_file"] = options["gguf_file"]
     elif _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
@@ -127,7 +127,7 @@ def with_gguf_file(name_or_path, options):
 def _load_adapter(name_or_path, options):
     from peft import PeftConfig, PeftModel
 
-    hub_options = _hub_options(options)
+    hub_options = hub_options_of(options)
     hub_options.pop("trust_remote_code", None)
     adapter_config = PeftConfig.from_pretrained(name_or_path, **hub_options)
     base = adapter_config.base_model_name_or_path
@@ -139,7 +139,7 @@ def _load_adapter(name_or_path, options):
     config = GPMConfig.from_pretrained(name_or_path, **hub_options)
     is_plain = "gguf_file" in base_options
     if not is_plain:
-        is_plain = AutoConfig.from_pretrained(base, **_hub_options(base_options)).model_type != GPMConfig.model_type
+        is_plain = AutoConfig.from_pretrained(base, **hub_options_of(base_options)).model_type != GPMConfig.model_type
     if is_plain:
         heads = {"embedding_head", "gate_head"} if config.scale_gate else {"embedding_head"}
         missing = sorted(heads - set(adapter_config.modules_to_save or []))
@@ -157,7 +157,7 @@ def _load_adapter(name_or_path, options):
 def _has_file(name_or_path, filename, options):
     if os.path.isdir(name_or_path):
         return os.path.isfile(os.path.join(name_or_path, filename))
-    hub_options = _hub_options(options)
+    hub_options = hub_options_of(options)
     hub_options.pop("trust_remote_code", None)
     try:
         validate_repo_id(str(name_or_path))
@@ -166,5 +166,6 @@ def _has_file(name_or_path, filename, options):
     return cached_file(name_or_path, filename, _raise_exceptions_for_missing_entries=False, **hub_options) is not None
 
 
-def _hub_options(options):
+def hub_options_of(options):
+    """Those of the options for `from_pretrained` that say where on the Hub, and how, a repository is read."""
     return {name: options[name] for name in _HUB_OPTIONS if name in options}

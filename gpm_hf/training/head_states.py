@@ -30,12 +30,12 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
     Replaces token ids by the backbone's hidden states.
 
     Args:
-        dataset: rows with `chosen_ids`, `rejected_ids` and, for a model with a gate, `prompt_ids`.
+        dataset: rows with `chosen_ids`, `rejected_ids` and, needed for a model with a gate, `prompt_ids`.
         model: the preference model, on the device that is to compute the states.
         batch_size: sequences encoded at once.
 
     Returns:
-        The same rows; reading one gives `chosen_state`, `rejected_state` and, with a gate, `prompt_state`, each a
+        The same rows; reading one gives `chosen_state`, `rejected_state` and, with prompts, `prompt_state`, each a
         float32 tensor of shape (hidden_size,), and its labels.
     """
     # The states of the prompts are kept also for a model that has no gate, so that models which differ only in their
@@ -50,15 +50,14 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
 
     keys: dict[str, list[bytes]] = {name: [] for name in ROW_COLUMNS[: 3 if with_prompts else 2]}
     for row in dataset:
-        # The collation that training and inference use decides where the gate reads.
         group = EncodedGroup([row["chosen_ids"], row["rejected_ids"]], row.get("prompt_ids"))
-        batch = collate_groups([group], pad_token_id=0, with_prompts=with_prompts)
-        lengths = batch["prompt_lengths"].tolist() if with_prompts else [1, 1]
-        pair = [key_of(ids, length) for ids, length in zip(group.sequences, lengths)]
+        # As in `collate_groups`: where the gate does not read a sequence, any of its tokens will do.
+        inside = with_prompts and group.prompt_is_inside
+        length = len(row["prompt_ids"]) if inside else 1
+        pair = [key_of(ids, length) for ids in group.sequences]
         keys["chosen_row"].append(pair[0])
         keys["rejected_row"].append(pair[1])
         if with_prompts:
-            inside = int(batch["gate_rows"][0]) == 0
             keys["prompt_row"].append(pair[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
 
     # Longest first: sequences of like length share a batch, and too little memory shows at once. The order depends on

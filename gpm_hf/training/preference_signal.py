@@ -32,7 +32,7 @@ from gpm_hf.modeling import (
     mean_scores,
     preference_matrix,
 )
-from gpm_hf.scoring import load_preference_model, load_tokenizer
+from gpm_hf.scoring import hub_options_of, load_preference_model, load_tokenizer
 
 
 def group_by_prompt(prompts, group_size=None):
@@ -285,8 +285,7 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
         name = preference_model
         preference_model = _load(name, init_kwargs)
         if processing_class is None and preference_model.config.model_type == GPMConfig.model_type:
-            hub_options = {key: init_kwargs[key] for key in ("revision", "token", "cache_dir") if key in init_kwargs}
-            processing_class = load_tokenizer(name, **hub_options)
+            processing_class = load_tokenizer(name, **hub_options_of(init_kwargs))
     elif init_kwargs:
         raise ValueError(
             "`preference_model_init_kwargs` are for a preference model given by its path; this one is loaded."
@@ -319,14 +318,7 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
 def _load(name, init_kwargs):
     # ZeRO-3 would split the heads while loading, see `GPMSignal.prepare`.
     with _whole_models():
-        config = AutoConfig.from_pretrained(
-            name,
-            **{
-                key: init_kwargs[key]
-                for key in ("revision", "token", "cache_dir", "trust_remote_code")
-                if key in init_kwargs
-            },
-        )
+        config = AutoConfig.from_pretrained(name, **hub_options_of(init_kwargs))
         if any(architecture.endswith("ForSequenceClassification") for architecture in config.architectures or []):
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 name, num_labels=1, output_loading_info=True, **init_kwargs
