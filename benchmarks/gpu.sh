@@ -58,6 +58,8 @@ import bitsandbytes, deepspeed
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "deepspeed", deepspeed.__version__)'
 
 model=(${MODEL:+--model "$MODEL"})
+attention=(flex_attention)
+if "$PYTHON" -c "import flash_attn"; then attention+=(flash_attention_2); fi
 sharded() {
   step "$1" "$PYTHON" -m accelerate.commands.launch --config_file "trainers/configs/$1.yaml" --num_processes 1 \
     benchmarks/gpu_checks.py train "${model[@]}" --sharded "$1" --like "$OUT/plain.json" --output "$OUT/$1.json"
@@ -70,6 +72,6 @@ step qlora "$PYTHON" benchmarks/gpu_checks.py train "${model[@]}" --qlora --outp
 step scoring "$PYTHON" benchmarks/scoring.py "${model[@]}" --device cuda --dtype bfloat16 --rounds 10 \
   --pair-encodes 16 --batch-size 16 --output "$OUT/scoring.json"
 step reward_step "$PYTHON" benchmarks/reward_step.py "${model[@]}" --device cuda --dtype bfloat16 --pairs 16 \
-  --rounds 10 --output "$OUT/reward_step.json"
+  --rounds 10 --attention "${attention[@]}" --output "$OUT/reward_step.json"
 step gpo_step "$PYTHON" benchmarks/gpo_step.py --prompts 16 --prompt_words 200 --rounds 5 --out "$OUT/gpo_step.json"
 echo "All of it passed in $SECONDS s. Results: $OUT"

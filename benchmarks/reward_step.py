@@ -5,11 +5,11 @@ backbone and the same pairs.
     python benchmarks/reward_step.py --output reward_step.json
     python benchmarks/reward_step.py --model tiny --lengths 64/16 --rounds 2     # a random backbone, in seconds
     OMP_NUM_THREADS=1 python benchmarks/reward_step.py --clock cpu       # on a machine that others use too
-    python benchmarks/reward_step.py --device cuda --dtype bfloat16 --pairs 16
+    python benchmarks/reward_step.py --device cuda --dtype bfloat16 --pairs 16 --attention flex_attention
 
 A step is collation, forward and backward pass and optimizer. The ways alternate in one process, each round begins with
-another one, and ratios are those of medians. The three ways of ours share one trainer and its weights; the learning
-rate is 0, so that these stay what they are.
+another one, and ratios are those of medians. The ways of ours with one attention share a trainer and its weights; the
+learning rate is 0, so that these stay what they are.
 """
 
 import argparse
@@ -119,18 +119,26 @@ def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, 
         "report_to": "none",
     }
     rows = Dataset.from_list(random_pairs(options.pairs, 8, 4, 0.0))
-    trl = RewardTrainer(name, RewardConfig(**settings), train_dataset=rows.remove_columns("prompt_ids"))
-    ours = GPMRewardTrainer(name, GPMRewardConfig(**settings, embedding_dim=6), train_dataset=rows)
-    prepared = {}
-    for trainer in (trl, ours):
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+
+    def ready(trainer):
         trainer.create_optimizer()
         trainer.current_gradient_accumulation_steps = 1
-        prepared[trainer] = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
-    automatic = ours.data_collator
-    collators = {"separate": automatic.separate, "packed": replace(automatic, always=True), "automatic": automatic}
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    ways = {way: Way(ours, *prepared[ours], collator, clock) for way, collator in collators.items()}
-    return {"TRL": Way(trl, *prepared[trl], trl.data_collator, clock), **ways}
+        return trainer, *trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+
+    trl = RewardTrainer(name, RewardConfig(**settings), train_dataset=rows.remove_columns("prompt_ids"))
+    ways = {"TRL": Way(*ready(trl), trl.data_collator, clock)}
+    for attention in ("sdpa", *options.attention):
+        settings["model_init_kwargs"]["attn_implementation"] = attention
+        arguments = GPMRewardConfig(**settings, embedding_dim=6, packing=True)
+        trainer = ready(GPMRewardTrainer(name, arguments, train_dataset=rows))
+        packed = trainer[0].data_collator
+        label = "" if attention == "sdpa" else f", {attention}"
+        ways[f"separate{label}"] = Way(*trainer, packed.separate, clock)
+        ways[f"packed{label}"] = Way(*trainer, packed, clock)
+        if attention == "sdpa":
+            ways["automatic"] = Way(*trainer, replace(packed, always=False), clock)
+    return ways
 
 
 def measure(ways: dict[str, Way], prompt: int, response: int, options: argparse.Namespace) -> dict:
@@ -152,6 +160,11 @@ def measure(ways: dict[str, Way], prompt: int, response: int, options: argparse.
         "chosen": chosen,
         "TRL / automatic": round(median["TRL"] / median["automatic"], 3),
         "memory, packed / separate": round(memory["packed"] / memory["separate"], 3),
+        **{
+            f"separate / {name}": round(median["separate"] / seconds, 3)
+            for name, seconds in median.items()
+            if ", " in name
+        },
         "seconds": seconds,
         "bytes kept": memory,
     }
@@ -178,6 +191,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: seconds of computing alone")
     parser.add_argument("--dtype", default="float32", help="of the weights")
+    parser.add_argument("--attention", nargs="+", default=[], help="implementations to compare besides sdpa")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--output", type=Path, help="a JSON file")
     options = parser.parse_args()

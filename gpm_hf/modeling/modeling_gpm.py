@@ -22,7 +22,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import encode_group, rows_of_groups
-from .packing_gpm import SHARED_PROMPT_ATTENTION, packing_obstacle, share_prompts
+from .packed_attention_gpm import SUFFIX
+from .packing_gpm import packing_obstacle, share_prompts
 from .pipeline_gpm import custom_pipelines
 from .scores_gpm import preference_matrix, rank_responses
 
@@ -153,8 +154,8 @@ class GPMForPreference(PreTrainedModel):
             response_lengths (`torch.LongTensor` of shape `(batch_size, K)`, *optional*): makes the rows packed ones:
                 a prompt of `prompt_lengths` tokens, then K responses of these numbers of tokens. The output has
                 batch_size * K rows, those of the first prompt's responses first. Which backbones can do so
-                [`packing_obstacle`] says; their attention is `sdpa_with_shared_prompts` from then on, which is
-                SDPA for all else.
+                [`packing_obstacle`] says; `_with_shared_prompts` is added to their attention's name from then on, and
+                for all else it is what it was.
             kwargs: passed on to the backbone. With `past_key_values`, `attention_mask` covers the tokens in the cache
                 too, and `prompt_lengths` cannot point to these.
 
@@ -249,9 +250,10 @@ class GPMForPreference(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         # What the attention layers read, also when gradient checkpointing runs them again; it is not saved.
-        self.config.text_config._attn_implementation = SHARED_PROMPT_ATTENTION
+        attention = self.config.text_config._attn_implementation.removesuffix(SUFFIX)
+        self.config.text_config._attn_implementation = attention + SUFFIX
         sliding_window = self.config.text_config.to_dict().get("sliding_window")
-        shared = share_prompts(attention_mask, prompt_lengths, response_lengths, sliding_window)
+        shared = share_prompts(attention, attention_mask, prompt_lengths, response_lengths, sliding_window)
         states = self.model(
             input_ids[attention_mask.bool()][None],
             # An empty mask: no backbone makes one of its own then, nor can it attend without the shared prompts.

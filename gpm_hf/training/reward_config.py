@@ -46,9 +46,10 @@ class GPMRewardConfig(RewardConfig):
             Sequences encoded at once when those states are computed.
         packing (`bool`, *optional*):
             Whether a prompt passes the backbone once, with chosen and rejected response behind it in one row; losses
-            and gradients are the same. `None` packs the batches that are faster so, `False` none, `True` all but those
-            with a row whose sequences do not both begin with the prompt's tokens, and is an error where the backbone
-            cannot. `num_tokens` counts each token that passes the backbone.
+            and gradients are the same. `None` packs the batches that are faster so if the backbone attends by SDPA,
+            `False` none, `True` all but those with a row whose sequences do not both begin with the prompt's tokens,
+            by SDPA, FlexAttention or FlashAttention, and is an error where the backbone cannot. `num_tokens` counts
+            each token that passes the backbone.
 
     > [!NOTE]
     > `center_rewards_coefficient` is refused: the log-odds of a pair do not have an offset that could drift.

@@ -158,7 +158,9 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             obstacle = packing_obstacle(self.gpm)
             if args.packing and obstacle is not None:
                 raise ValueError(f"packing=True is not possible: {obstacle} Leave `packing` unset.")
-            if args.packing is not False and obstacle is None:
+            # Unasked only with the attention of which it has been measured when that pays.
+            by_sdpa = self.gpm.config.text_config._attn_implementation.startswith("sdpa")
+            if args.packing or (args.packing is None and obstacle is None and by_sdpa):
                 hidden_size = self.gpm.config.text_config.hidden_size
                 data_collator = PackedPreferenceCollator(data_collator, hidden_size, always=args.packing is True)
         elif args.packing:

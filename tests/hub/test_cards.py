@@ -124,6 +124,7 @@ def test_only_what_belongs_to_a_model_is_uploaded(folder):
         "gpm_run.json",
         "model.safetensors",
         "modeling_gpm.py",
+        "packed_attention_gpm.py",
         "packing_gpm.py",
         "pipeline_gpm.py",
         "scores_gpm.py",

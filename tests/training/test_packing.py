@@ -164,6 +164,15 @@ def test_the_default_chooses_by_the_batch(tmp_path):
     assert "response_lengths" not in never.data_collator([long] * 2)
 
 
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_other_attentions_pack_when_asked(tmp_path, attention):
+    for packing in (None, True):
+        model = build_gpm()
+        model.config.text_config._attn_implementation = attention
+        trainer = make_trainer(tmp_path, model, rows_of_all_lengths(), packing=packing)
+        assert ("response_lengths" in batch_of(trainer, 6)) == bool(packing)
+
+
 def test_training_and_evaluation_are_the_same(tmp_path):
     rows, results = rows_of_all_lengths(), {}
     for packing in (True, False):
