@@ -56,7 +56,8 @@ def encode_preference(
     Token ids of one preference row, by the same encoding that scores responses later.
 
     A string prompt is one user message where the tokenizer has a chat template, and plain text where it has none. A
-    conversation without `prompt` is split where `chosen` and `rejected` part.
+    conversation without `prompt` is split where `chosen` and `rejected` part; where these are two conversations from
+    the first message on, a model without a gate reads each as a whole.
 
     Args:
         row: `chosen`, `rejected` and optionally `prompt`, each a string or a list of chat messages.
@@ -78,7 +79,16 @@ def encode_preference(
                     f"prompt begins {str(prompt)[:80]!r}."
                 )
     if prompt is None and not isinstance(chosen, str):
-        prompt, chosen, rejected = _split_conversation(chosen, rejected)
+        shared = _shared_messages(chosen, rejected)
+        if shared:
+            prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
+        elif needs_prompt:
+            raise ValueError(
+                "`chosen` and `rejected` are conversations that differ from the first message on, so there is no "
+                "prompt to which both respond and that the scale gate could read. Add a `prompt` column, filter such "
+                "rows out of the data set, or train with `scale_gate=False`. `chosen` begins "
+                f"{str(chosen[:1])[:120]}."
+            )
     if prompt is None and needs_prompt:
         raise ValueError(
             "The scale gate reads the prompt, and plain text without a `prompt` column does not say where it ends. "
@@ -97,14 +107,9 @@ def encode_preference(
     return encoded
 
 
-def _split_conversation(chosen, rejected):
-    """The messages that two conversations share, and what follows in each; the last message is always a response."""
+def _shared_messages(chosen, rejected):
+    """How many messages two conversations begin with alike; the last message is always a response."""
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
-    if shared == 0:
-        raise ValueError(
-            "`chosen` and `rejected` are conversations that differ from the first message on, so there is no prompt "
-            "to which both respond. Add a `prompt` column."
-        )
-    return chosen[:shared], chosen[shared:], rejected[shared:]
+    return shared

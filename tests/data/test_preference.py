@@ -33,8 +33,17 @@ def test_a_reply_that_is_the_prefix_of_the_other_stays_a_reply():
 
 def test_conversations_without_a_common_start_have_no_prompt():
     row = {"chosen": [USER, assistant("a")], "rejected": [{"role": "user", "content": "Who?"}, assistant("b")]}
-    with pytest.raises(ValueError, match="no prompt to which both respond"):
+    with pytest.raises(ValueError, match=r"no prompt to which both respond.*begins .*Why\?"):
         encode_preference(row, build_tokenizer())
+
+
+def test_without_a_gate_they_are_read_as_they_are():
+    row = {"chosen": [USER, assistant("a")], "rejected": [{"role": "user", "content": "Who?"}, assistant("b")]}
+    tokenizer = build_tokenizer()
+    encoded = encode_preference(row, tokenizer, needs_prompt=False)
+    assert encoded == {
+        f"{name}_ids": tokenizer.apply_chat_template(row[name])["input_ids"] for name in ("chosen", "rejected")
+    }
 
 
 def test_columns_that_scoring_could_not_repeat_are_refused():
