@@ -180,7 +180,7 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             self._initialize_embedding_head()
         # For quantised models the parent casts all that is trained to bfloat16, the heads too.
         for name, parameter in self.gpm.named_parameters():
-            if name.startswith(HEADS) and parameter.dtype != torch.float32:
+            if name.startswith(HEADS) and parameter.dtype != heads[name.split(".")[0]].dtype:
                 parameter.data = heads[name.split(".")[0]].to(parameter.device)
 
     def _starts_spectral(self, is_new):

@@ -2,7 +2,7 @@
 One process of a two-process training of a preference model, for test_reward_scale.py: trains, predicts, saves, and
 writes down what it saw.
 
-    torchrun --standalone --nproc_per_node 2 -m tests.training.reward_scale_worker FOLDER KIND [lora | qlora]
+    torchrun --standalone --nproc_per_node 2 -m tests.training.reward_scale_worker FOLDER KIND [lora | qlora] [bf16]
 """
 
 import json
@@ -48,7 +48,7 @@ def whole_weights(model, kind, names):
     return {name: value.detach().tolist() for name, value in parameters.items()}
 
 
-def main(folder, kind, adapter=None):
+def main(folder, kind, *details):
     from gpm_hf import GPMRewardTrainer
 
     torch.set_num_threads(1)
@@ -60,14 +60,15 @@ def main(folder, kind, adapter=None):
         deepspeed.init_distributed("gloo")
         options = {"deepspeed": zero_config(int(kind[-1])), "optim": "adamw_torch"}
         options["deepspeed"]["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
+        options["deepspeed"]["bf16"] = {"enabled": "auto"}
     elif kind == "fsdp2":
         options = fsdp2_options()
     peft_config = quantization_config = None
-    if adapter == "qlora":
+    if "qlora" in details:
         from transformers import BitsAndBytesConfig
 
         quantization_config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
-    if adapter is not None:
+    if "lora" in details or "qlora" in details:
         from peft import LoraConfig
 
         peft_config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
@@ -77,6 +78,7 @@ def main(folder, kind, adapter=None):
         per_device_train_batch_size=4,
         per_device_eval_batch_size=2,
         max_steps=2,
+        bf16="bf16" in details,
         **options,
     )
     if kind == "fsdp2":

@@ -134,3 +134,28 @@ def test_what_is_saved_scores_as_in_memory(run, case):
         assert scores_of(again) == pytest.approx(first["log_odds"], abs=1e-4)
     else:
         assert scores_of(GPMForPreference.from_pretrained(folder).eval()) == scores_of(model)
+
+
+@pytest.mark.parametrize("case", ["zero2 bf16", "zero3 bf16", "zero3 lora bf16", "fsdp2 bf16", "fsdp2 lora bf16"])
+def test_bfloat16(run, case):
+    """As the recipes train. DeepSpeed's weights are bfloat16, the heads' too; FSDP2 computes with rounded ones."""
+    from gpm_hf import load_preference_model
+
+    folder, (first, second) = run(case)
+    kind, is_lora = case.split()[0], "lora" in case
+    for facts in (first, second):
+        assert facts["world_size"] == 2
+        assert facts["wrapped"] == WRAPPED.get(case.removesuffix(" bf16"), WRAPPED[kind])
+    saved = load_file(folder / ("adapter_model.safetensors" if is_lora else "model.safetensors"))
+    for head in HEADS:
+        in_memory = f"base_model.model.{head[:-7]}.modules_to_save.default.weight" if is_lora else head
+        before, after = (torch.tensor(first[when][in_memory]) for when in ("before", "after"))
+        assert first["after"][in_memory] == second["after"][in_memory]
+        assert (after - before).abs().min() > 1e-3
+        weight = saved[f"base_model.model.{head}" if is_lora else head]
+        assert weight.dtype == (torch.float32 if kind == "fsdp2" else torch.bfloat16)
+        torch.testing.assert_close(weight.float(), after, atol=0, rtol=0)
+    model = load_preference_model(str(folder), dtype=torch.bfloat16)
+    assert all(parameter.dtype == torch.float32 for head in model.heads().values() for parameter in head.parameters())
+    assert scores_of(model) == pytest.approx(first["log_odds"], abs=0.25)
+    assert max(map(abs, first["log_odds"])) > 1
