@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import DPOTrainer
 
 from gpm_hf.data.policy_data import all_responses, select_pairs
 from gpm_hf.recipes.iterate_config import DPO_METHODS, METHODS, IterateConfig
@@ -17,6 +17,7 @@ from gpm_hf.recipes.policies import is_gguf
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer
 from gpm_hf.shards import written_rows
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
+from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 
 
 def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str, iteration: int, folder: Path) -> None:
@@ -40,7 +41,9 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
         model, tokenizer = load_gguf_language_model(policy, dtype=dtype), load_tokenizer(policy)
         args.model_init_kwargs = None
     if config.method in DPO_METHODS:
-        trainer: Any = DPOTrainer(model, args=args, train_dataset=dataset, processing_class=tokenizer)
+        trainer: Any = PrecomputedReferenceDPOTrainer(
+            model, args=args, train_dataset=dataset, processing_class=tokenizer
+        )
     else:
         trainer = OfflineGPOTrainer(
             model, args, dataset, processing_class=tokenizer, preference_name=_name_of(config.scorer)
@@ -61,6 +64,9 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
         aside.rename(folder / "policy")
     state.wait_for_everyone()
     trainer.accelerator.free_memory()
+    if state.distributed_type == DistributedType.DEEPSPEED:
+        # Else accelerate refuses the next iteration's trainer: it knows one set of DeepSpeed's options in a process.
+        AcceleratorState._reset_state()
 
 
 def iteration_options(
@@ -68,6 +74,8 @@ def iteration_options(
 ) -> OfflineGPOConfig:
     """The trainer's options of one iteration."""
     args = copy.copy(training)
+    # The trainer writes its numbers of steps, rows and so on in it.
+    args.deepspeed_plugin = copy.deepcopy(training.deepspeed_plugin)
     args.output_dir = str(output)
     # Checkpoints are for going on; the policies of the iterations are kept anyway.
     args.save_total_limit = training.save_total_limit or 1

@@ -2,20 +2,18 @@
 
 import copy
 import textwrap
-from pathlib import Path
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from transformers import ProcessorMixin
-from trl import DPOTrainer
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from gpm_hf.scoring.loading import load_tokenizer
 from gpm_hf.training.offline_batches import PAIR, SINGLE_TO_PAIR, ScoredResponseCollator, add_targets, sides_of
 from gpm_hf.training.offline_gpo_config import OfflineGPOConfig
+from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 
@@ -46,7 +44,7 @@ def regression_residuals(log_ratios, targets, gpo_beta, loss_type="gpo"):
     return residuals[:, :1] - residuals[:, 1:] if loss_type == "rebel" else residuals
 
 
-class OfflineGPOTrainer(PublishingMixin, DPOTrainer):
+class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
     """
     Trainer for one offline round of General Preference Optimization and its relatives, on responses that a policy
     sampled and a preference model scored ([`gpm_hf.data.policy_data`] makes the rows).
@@ -154,6 +152,8 @@ class OfflineGPOTrainer(PublishingMixin, DPOTrainer):
             processing_class,
             **kwargs,
         )
+        # Of an adapter under ZeRO-3 TRL sets these by an old name, which transformers has read already.
+        self.args.activation_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs
         _check_number_of_rows(self.train_dataset, args)
 
     # --- data -------------------------------------------------------------------------------------------------------
@@ -227,13 +227,6 @@ class OfflineGPOTrainer(PublishingMixin, DPOTrainer):
                     f"There are two references: a `ref_model`, and log-probabilities in the {name} data set. Give one."
                 )
             return dataset
-        if isinstance(dataset, Dataset) and not dataset.cache_files:
-            # TRL's main process writes a file that all read, which for rows in memory would lie in a temporary folder
-            # of each process: it is the main process's.
-            folder = [Path(dataset._get_cache_file_path("reference")).parent]
-            broadcast_object_list(folder)
-            dataset = copy.copy(dataset)
-            dataset._get_cache_file_path = lambda fingerprint: str(folder[0] / f"reference-{fingerprint}.arrow")
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def compute_ref_log_probs(self, model, inputs):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
@@ -171,7 +172,15 @@ def _hardware(trainer) -> str:
         name = torch.cuda.get_device_name(trainer.accelerator.device)
     else:
         name = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return f"{devices} x {name}"
+    return f"{devices} x {name}{_sharding(trainer.accelerator)}"
+
+
+def _sharding(accelerator) -> str:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return f", DeepSpeed ZeRO-{accelerator.state.deepspeed_plugin.zero_stage}"
+    if accelerator.distributed_type == DistributedType.FSDP:
+        return f", FSDP{accelerator.state.fsdp_plugin.fsdp_version}"
+    return ""
 
 
 def _tags(trainer, tags: Any) -> list[str]:

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.conftest import build_gpm, build_tokenizer, save_backbone
+from tests.training.test_online_gpo_distributed import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "trainers" / "iterate.py"
@@ -85,9 +87,10 @@ def whole(world, tmp_path_factory):
     return folder, seconds
 
 
-def finish(arguments):
-    finished = subprocess.run(list(map(str, arguments)), env=environment(), capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+def finish(arguments, variables=None):
+    arguments = list(map(str, arguments))
+    finished = subprocess.run(arguments, env=variables or environment(), capture_output=True, text=True, cwd=ROOT)
+    assert finished.returncode == 0, finished.stderr[-5000:]
     return finished.stdout
 
 
@@ -156,3 +159,42 @@ def test_two_processes_give_the_same_data_as_one(world, whole, tmp_path):
     # Gradients are summed in another order, so the second iteration's policies differ in the last digits.
     assert two["iteration-2/samples.jsonl"] == one["iteration-2/samples.jsonl"]
     assert said.count("Iteration 2/2: policy in") == 1
+
+
+def by_accelerate(kind):
+    """`accelerate launch` with a shipped configuration, on two processes of a CPU."""
+    options = ("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", free_port())
+    return ("-m", "accelerate.commands.launch", "--config_file", f"trainers/configs/{kind}.yaml", *options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "method"), [("zero2", "gpo"), ("zero3", "gpo"), ("zero3", "dpo"), ("ddp", "dpo")])
+def test_launched_with_the_shipped_configurations(world, whole, tmp_path, kind, method):
+    """Each iteration makes a new trainer in processes that go on: they end where one process does, or near it."""
+    folder = whole[0]
+    if method == "dpo":
+        folder = tmp_path / "one"
+        finish([*command(world, folder), "--method", "dpo"])
+    arguments = [*command(world, tmp_path / "out", by_accelerate(kind), processes=2), "--method", method, "--use_cpu"]
+    # Without DeepSpeed's own variable it would look for a GPU, and with accelerate's it would not be used at all.
+    variables = environment()
+    if kind != "ddp":
+        del variables["ACCELERATE_USE_CPU"]
+        variables["DS_ACCELERATOR"] = "cpu"
+    finish(arguments, variables)
+    for iteration in (1, 2):
+        record = json.loads(
+            (tmp_path / "out" / f"iteration-{iteration}" / "policy" / "trainer_state.json").read_text()
+        )
+        assert record["global_step"] == record["max_steps"] > 1
+    one, two = data(folder), data(tmp_path / "out")
+    assert two["iteration-1/samples.jsonl"] == one["iteration-1/samples.jsonl"]
+    assert two["iteration-1/scored.jsonl"] == one["iteration-1/scored.jsonl"]
+    start = load_file(world / "policy" / "model.safetensors")
+    expected, found = (
+        load_file(path / "iteration-1" / "policy" / "model.safetensors") for path in (folder, tmp_path / "out")
+    )
+    moved = max((expected[name] - start[name]).abs().max().item() for name in start)
+    apart = max((expected[name] - found[name]).abs().max().item() for name in start)
+    print(kind, method, moved, apart)
+    assert apart < 1e-4 < 1e-3 < moved
