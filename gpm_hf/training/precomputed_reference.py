@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
@@ -13,6 +14,8 @@ class PrecomputedReferenceDPOTrainer(DPOTrainer):
     TRL's [`~trl.DPOTrainer`] with `precompute_ref_log_probs=True` also for rows in memory on several processes, and
     under ZeRO-3 with an engine that leaves the model as it was.
     """
+
+    _precompute_engine: Any
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
         if isinstance(dataset, Dataset) and not dataset.cache_files:
