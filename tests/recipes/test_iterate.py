@@ -225,7 +225,7 @@ def test_other_settings_are_refused_and_named(world, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(world, tmp_path, method, monkeypatch):
     losses = []
-    for name in ("OfflineGPOTrainer", "DPOTrainer"):
+    for name in ("OfflineGPOTrainer", "PrecomputedReferenceDPOTrainer"):
         original = getattr(iterate_training, name)
 
         class Watched(original):
@@ -238,7 +238,8 @@ def test_every_method_trains(world, tmp_path, method, monkeypatch):
     run(world, tmp_path, method=method, iterations=1, dpo_beta=0.3)
     is_dpo = method in ("dpo", "ipo", "sppo_hard")
     trainer, loss, normalized = losses[0]
-    assert trainer == ("DPOTrainer" if is_dpo else "OfflineGPOTrainer") and normalized == (method == "ln-gpo")
+    assert trainer == ("PrecomputedReferenceDPOTrainer" if is_dpo else "OfflineGPOTrainer")
+    assert normalized == (method == "ln-gpo")
     assert loss == {"ln-gpo": "gpo", "dpo": ["sigmoid"], "ipo": ["ipo"], "sppo_hard": ["sppo_hard"]}.get(
         method, method
     )
