@@ -187,6 +187,9 @@ def test_launched_with_the_shipped_configurations(world, whole, tmp_path, kind, 
             (tmp_path / "out" / f"iteration-{iteration}" / "policy" / "trainer_state.json").read_text()
         )
         assert record["global_step"] == record["max_steps"] > 1
+    if method == "gpo":
+        run = json.loads((tmp_path / "out" / "iteration-2" / "policy" / "gpm_run.json").read_text())
+        assert run["hardware"].startswith("2 x ") and run["hardware"].endswith(f"DeepSpeed ZeRO-{kind[-1]}")
     one, two = data(folder), data(tmp_path / "out")
     assert two["iteration-1/samples.jsonl"] == one["iteration-1/samples.jsonl"]
     assert two["iteration-1/scored.jsonl"] == one["iteration-1/scored.jsonl"]
