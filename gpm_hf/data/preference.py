@@ -1,6 +1,6 @@
 """Preference rows in TRL's formats, turned into token ids by the model's own encoding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -68,6 +68,36 @@ def encode_preference(
     Returns:
         `chosen_ids`, `rejected_ids`, each the whole sequence, and `prompt_ids` where there is a prompt.
     """
+    prompt, chosen, rejected = split_preference(row, needs_prompt)
+    try:
+        group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format)
+    except ValueError as error:
+        raise ValueError(
+            f"The row with the prompt {str(prompt)[:80]!r} (chosen is response 0, rejected response 1) cannot be "
+            f"used: {error} Mend the row or filter it out of the data set."
+        ) from error
+    encoded = {"chosen_ids": group.sequences[0], "rejected_ids": group.sequences[1]}
+    if group.prompt_ids is not None:
+        encoded["prompt_ids"] = group.prompt_ids
+    return encoded
+
+
+def split_preference(row: Mapping[str, Any], needs_prompt: bool = True) -> tuple[Any, Any, Any]:
+    """
+    Prompt, chosen and rejected response of a preference row, as they are encoded: the reading that training and
+    scoring share. See [`encode_preference`] for the forms of a row.
+
+    Args:
+        row: `chosen`, `rejected` and optionally `prompt`, each a string or a list of chat messages.
+        needs_prompt: whether the model has a scale gate.
+
+    Returns:
+        The prompt, `None` where the responses contain it and a model without a gate reads them whole; then the two
+        responses, without the prompt where it is given.
+
+    Raises:
+        ValueError: a row without the prompt that the gate reads, or with a prompt that would be encoded twice.
+    """
     chosen, rejected = row["chosen"], row["rejected"]
     prompt = row.get("prompt")
     if prompt is not None:
@@ -94,17 +124,7 @@ def encode_preference(
             "The scale gate reads the prompt, and plain text without a `prompt` column does not say where it ends. "
             f"Add the column, or train with `scale_gate=False`. The row begins {chosen[:60]!r}."
         )
-    try:
-        group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format)
-    except ValueError as error:
-        raise ValueError(
-            f"The row with the prompt {str(prompt)[:80]!r} (chosen is response 0, rejected response 1) cannot be "
-            f"used: {error} Mend the row or filter it out of the data set."
-        ) from error
-    encoded = {"chosen_ids": group.sequences[0], "rejected_ids": group.sequences[1]}
-    if group.prompt_ids is not None:
-        encoded["prompt_ids"] = group.prompt_ids
-    return encoded
+    return prompt, chosen, rejected
 
 
 def _shared_messages(chosen, rejected):
