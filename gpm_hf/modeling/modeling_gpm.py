@@ -128,6 +128,15 @@ class GPMForPreference(PreTrainedModel):
             # saturated and silence blocks before they have learnt anything, and random rewards would drown them.
             init.zeros_(module.weight)
 
+    def get_submodule(self, target):
+        # PEFT asks for this name when it is about to put virtual tokens before the prompts, and for nothing else.
+        if target == "embeddings.word_embeddings":
+            raise ValueError(
+                "Prompt and prefix tuning put virtual tokens before each prompt, where a preference model's scores "
+                "would not see them and its gate would read a wrong token. Use an adapter of layers, such as LoRA."
+            )
+        return super().get_submodule(target)
+
     def forward(
         self,
         input_ids=None,

@@ -136,6 +136,11 @@ def _load_adapter(name_or_path, options, dequantize=False):
     hub_options = hub_options_of(options)
     hub_options.pop("trust_remote_code", None)
     adapter_config = PeftConfig.from_pretrained(name_or_path, **hub_options)
+    if adapter_config.is_prompt_learning:
+        raise ValueError(
+            f"{name_or_path} holds virtual tokens ({adapter_config.peft_type.value}), which a preference model's scores "
+            "would not see. Load an adapter of layers, such as LoRA, or a whole model."
+        )
     base = adapter_config.base_model_name_or_path
     # The adapter's revision is not the base model's, which the adapter remembers.
     base_options = {name: value for name, value in options.items() if name not in ("revision", "trust_remote_code")}

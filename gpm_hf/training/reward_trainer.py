@@ -23,6 +23,7 @@ from gpm_hf.data.packed_collator import PackedPreferenceCollator
 from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_preference
 from gpm_hf.modeling import GPMConfig, GPMForPreference, packing_obstacle, pair_scores
 from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
+from gpm_hf.training.adapters import adapter_config
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
 from gpm_hf.training.losses import cross_entropy_loss, regression_loss
 from gpm_hf.training.publishing import PublishingMixin
@@ -57,7 +58,9 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The tokenizer; by default the one beside the model.
         peft_config ([`~peft.PeftConfig`], *optional*):
-            Trains an adapter. The heads are added to `modules_to_save`, since they are new.
+            Trains an adapter, by any method of PEFT that adapts layers. The heads are added to `modules_to_save`,
+            since they are new. Without `target_modules` PEFT adapts its default modules for the backbone (LoRA: the
+            query and value projections); `target_modules="all-linear"` adapts more and often learns more.
 
     Metrics: `accuracy` (share of pairs with positive log-odds), `mean_probability` (of the chosen response),
     `mean_log_odds`, `skew_error` (largest |s_ij + s_ji|, zero by construction), and in training
@@ -142,7 +145,7 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             # There is no backbone pass whose activations could be recomputed.
             init_args.gradient_checkpointing = False
         if peft_config is not None:
-            peft_config = _with_heads(peft_config, self.gpm)
+            peft_config = adapter_config(peft_config, self.gpm)
             if peft_config.revision is None and isinstance(revision, str):
                 peft_config.revision = revision
         heads = {name: head.weight.detach().clone() for name, head in self.gpm.heads().items()}
@@ -367,21 +370,3 @@ def _as_its_own_class(model):
 
 def _unwrap(model) -> GPMForPreference:
     return model.get_base_model() if is_peft_model(model) else model
-
-
-def _with_heads(peft_config, model):
-    """The PEFT configuration with the new heads among the modules that are trained and saved whole."""
-    peft_config = copy.deepcopy(peft_config)
-    # The tasks that PEFT knows by name are about `logits` or generation; this one passes arguments through.
-    peft_config.task_type = "FEATURE_EXTRACTION"
-    heads = list(model.heads())
-    peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), *heads})
-    if peft_config.target_modules is None:
-        peft_config.target_modules = "all-linear"
-    if peft_config.target_modules == "all-linear":
-        # A head cannot be both trained whole and adapted.
-        if isinstance(peft_config.exclude_modules, str):  # a regular expression on whole names
-            peft_config.exclude_modules = rf"(?:{peft_config.exclude_modules})|(?:.*\.)?(?:{'|'.join(heads)})"
-        else:
-            peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *heads})
-    return peft_config
