@@ -174,7 +174,7 @@ def _token_counter(scorers: list["Scorer"]) -> Callable[[Any, Any], int]:
     counters = []
     for scorer in scorers:
         if isinstance(scorer, GPMScorer):
-            counters.append(token_counter(scorer.tokenizer, scorer.model.config.prompt_format))
+            counters.append(token_counter(scorer.tokenizer, **scorer.model.config.encoding_options))
         elif isinstance(scorer, RewardModelScorer):
             counters.append(token_counter(scorer.tokenizer))
     if not counters:

@@ -68,17 +68,17 @@ def read_pairs(
     return pairs, report
 
 
-def token_counter(tokenizer: Any, prompt_format: str = "clean") -> Callable[[Any, Any], int]:
+def token_counter(tokenizer: Any, **encoding_options: Any) -> Callable[[Any, Any], int]:
     """
     A `count_tokens` that counts as [`GPMForPreference`] encodes.
 
     Args:
         tokenizer: the preference model's.
-        prompt_format: the model's `config.prompt_format`.
+        encoding_options: the model's `config.encoding_options`.
     """
 
     def count_tokens(prompt: Any, response: Any) -> int:
-        group = encode_group(tokenizer, prompt, [response], prompt_format)
+        group = encode_group(tokenizer, prompt, [response], **encoding_options)
         return max(len(group.sequences[0]), len(group.prompt_ids or ()))
 
     return count_tokens

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from gpm_hf.modeling import encode_group
+from gpm_hf.modeling import TEMPLATE_DATE, encode_group
 
 TEXT_COLUMNS = ("chosen", "rejected")
 TOKEN_COLUMNS = ("chosen_ids", "rejected_ids")
@@ -50,7 +50,11 @@ def check_columns(columns: Sequence[str], needs_prompt: bool, needs_target: bool
 
 
 def encode_preference(
-    row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, prompt_format: str = "clean", needs_prompt: bool = True
+    row: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_format: str = "clean",
+    needs_prompt: bool = True,
+    template_date: str = TEMPLATE_DATE,
 ) -> dict[str, list[int]]:
     """
     Token ids of one preference row, by the same encoding that scores responses later.
@@ -64,13 +68,14 @@ def encode_preference(
         tokenizer: the preference model's tokenizer.
         prompt_format: the model's `prompt_format`.
         needs_prompt: whether the model has a scale gate.
+        template_date: the model's `template_date`.
 
     Returns:
         `chosen_ids`, `rejected_ids`, each the whole sequence, and `prompt_ids` where there is a prompt.
     """
     prompt, chosen, rejected = split_preference(row, needs_prompt)
     try:
-        group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format)
+        group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format, template_date)
     except ValueError as error:
         raise ValueError(
             f"The row with the prompt {str(prompt)[:80]!r} (chosen is response 0, rejected response 1) cannot be "

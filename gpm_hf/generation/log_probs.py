@@ -27,7 +27,7 @@ def response_log_probs(
     """
     sequences = []
     for prompt, responses in zip(prompts, groups):
-        encoded = encode_group(tokenizer, prompt, responses)
+        encoded = encode_group(tokenizer, prompt, responses, template_date=None)
         assert encoded.prompt_ids is not None
         sequences += [(ids, len(encoded.prompt_ids)) for ids in encoded.sequences]
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index][0]))

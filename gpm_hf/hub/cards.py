@@ -71,6 +71,7 @@ def write_card(
         is_bradley_terry=is_bradley_terry,
         embedding_dim=config.get("embedding_dim"),
         prompt_format=config.get("prompt_format"),
+        template_date=config.get("template_date"),
         settings=markdown_table(["setting", "value"], record.settings.items()),
         data_sources=[
             f"`{one['name']}`" + (f", revision `{one['revision']}`" if one["revision"] else "")

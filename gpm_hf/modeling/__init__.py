@@ -6,8 +6,10 @@ from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
+from .template_date_gpm import TEMPLATE_DATE, fixed_templates
 
 __all__ = [
+    "TEMPLATE_DATE",
     "EncodedGroup",
     "GPMConfig",
     "GPMForPreference",
@@ -17,6 +19,7 @@ __all__ = [
     "condorcet_winner",
     "encode_group",
     "evaluation_mode",
+    "fixed_templates",
     "has_cycle",
     "is_empty",
     "mean_scores",

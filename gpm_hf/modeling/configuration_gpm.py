@@ -3,6 +3,8 @@
 from transformers import AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 
+from .template_date_gpm import UNKNOWN_DATE, checked_date
+
 GATE_ACTIVATIONS = ("softmax", "softplus")
 PROMPT_FORMATS = ("clean", "reference")
 
@@ -38,10 +40,15 @@ class GPMConfig(PretrainedConfig):
             Whether each response also has one scalar reward r, whose differences are added to the raw score, from
             dimension 2: `S_ij = (r_i - r_j + raw_ij) / tau`. What a ranking explains is then no work for the blocks:
             one block and a reward hold a response that beats all members of a cycle, which one block cannot.
+        template_date (`str`, *optional*):
+            The date, "YYYY-MM-DD", that chat templates write which ask for today's (Llama 3.2, gpt-oss), in training
+            and in scoring: scores do not change with the day. `None` means "2024-07-26", the date that Llama 3's
+            templates write where they are given none. A model saved before there was this option has "unknown": its
+            template is given the same date, with a warning.
 
     Raises:
         ValueError: for a missing backbone, an odd dimension above 1, a gate, normalisation or reward head asked for at
-            dimension 1, a `tau` that is not positive, or an unknown option.
+            dimension 1, a `tau` that is not positive, a `template_date` that is no date, or an unknown option.
     """
 
     model_type = "gpm"
@@ -61,6 +68,7 @@ class GPMConfig(PretrainedConfig):
         gate_activation="softmax",
         prompt_format="clean",
         reward_head=False,
+        template_date=None,
         **kwargs,
     ):
         if text_config is None:
@@ -101,6 +109,7 @@ class GPMConfig(PretrainedConfig):
         self.gate_activation = gate_activation
         self.prompt_format = prompt_format
         self.reward_head = bool(reward_head)
+        self.template_date = checked_date(template_date)
 
         # The parent's __init__ pushes its own (usually absent) choices down to the sub-configurations, which would
         # undo what the backbone's configuration says.
@@ -116,6 +125,16 @@ class GPMConfig(PretrainedConfig):
             self.text_config._attn_implementation = attention
         if self._experts_implementation is None:
             self.text_config._experts_implementation = experts
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # A saved configuration without a date is older than the option.
+        return super().from_dict({"template_date": UNKNOWN_DATE, **config_dict}, **kwargs)
+
+    @property
+    def encoding_options(self):
+        """How this model's texts become token ids: the options of `encode_group`, as a `dict`."""
+        return {"prompt_format": self.prompt_format, "template_date": self.template_date}
 
     @property
     def is_bradley_terry(self):

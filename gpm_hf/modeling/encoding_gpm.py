@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .template_date_gpm import TEMPLATE_DATE, asks_for_date, fixed_templates
+
 
 @dataclass
 class EncodedGroup:
@@ -46,7 +48,7 @@ class EncodedGroup:
         return 3 * saved >= sum(len(ids) for ids in self.sequences)
 
 
-def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
+def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_date=TEMPLATE_DATE):
     """
     Tokenises one prompt with its responses.
 
@@ -60,6 +62,8 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
             BOS at most; plain text ends with EOS. `"reference"` repeats what the paper authors' program does: the
             chat is rendered to text, tokenised with special tokens (so BOS comes twice where the template writes one),
             the last token is overwritten by EOS, and the gate reads the last token of the first message.
+        template_date (`str`, *optional*): the date that a chat template writes, see [`GPMConfig`]; `None` is the
+            clock's, which is for policies alone.
 
     Returns:
         [`EncodedGroup`]
@@ -76,7 +80,7 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
         if is_empty(response):
             raise ValueError(f"Response {index} is empty: there is nothing to prefer. Leave it out of the group.")
     if prompt_format == "reference":
-        return _encode_reference(tokenizer, prompt, responses)
+        return _encode_reference(tokenizer, prompt, responses, template_date)
 
     if isinstance(prompt, str) and tokenizer.chat_template is not None:
         prompt = [{"role": "user", "content": prompt}]
@@ -84,8 +88,8 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
         return _encode_text(tokenizer, prompt, responses)
     conversations = [(prompt or []) + _as_messages(response) for response in responses]
     return EncodedGroup(
-        sequences=[_render(tokenizer, messages) for messages in conversations],
-        prompt_ids=None if prompt is None else _render(tokenizer, prompt, add_generation_prompt=True),
+        sequences=[_render(tokenizer, messages, template_date) for messages in conversations],
+        prompt_ids=None if prompt is None else _render(tokenizer, prompt, template_date, add_generation_prompt=True),
     )
 
 
@@ -165,20 +169,30 @@ def _as_messages(response):
     return [{"role": "assistant", "content": response}] if isinstance(response, str) else list(response)
 
 
-def _render(tokenizer, messages, add_generation_prompt=False):
+def _render(tokenizer, messages, template_date, add_generation_prompt=False):
     """Token ids of a chat, by the tokenizer's template; the template writes BOS itself where it wants one."""
     return _apply_template(
-        tokenizer, messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
+        tokenizer,
+        messages,
+        template_date,
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=add_generation_prompt,
     )["input_ids"]
 
 
-def _apply_template(tokenizer, messages, **options):
+def _apply_template(tokenizer, messages, template_date, **options):
+    """Every rendering goes through here: what the template writes does not depend on the day."""
     if tokenizer.chat_template is None:
         raise ValueError(
             "Chat messages were given, but the tokenizer has no chat template. Set `tokenizer.chat_template`, or give "
             "the prompt and the responses as plain strings."
         )
     try:
+        if template_date is not None and asks_for_date(tokenizer.chat_template):
+            # Of several templates, the tokenizer's own choice.
+            template = tokenizer.get_chat_template(tools=options.get("tools"))
+            options["chat_template"] = fixed_templates(template, template_date)
         return tokenizer.apply_chat_template(messages, **options)
     except Exception as error:
         roles = [message.get("role") if isinstance(message, dict) else message for message in messages]
@@ -203,14 +217,14 @@ def _encode_text(tokenizer, prompt, responses):
     return EncodedGroup(sequences, prompt_ids)
 
 
-def _encode_reference(tokenizer, prompt, responses):
+def _encode_reference(tokenizer, prompt, responses, template_date):
     if prompt is None:
         raise ValueError('prompt_format="reference" needs an explicit prompt: its gate reads the first message.')
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
 
     def encode(messages):
-        text = _apply_template(tokenizer, messages, tokenize=False)
+        text = _apply_template(tokenizer, messages, template_date, tokenize=False)
         return tokenizer(text, add_special_tokens=True)["input_ids"]
 
     sequences = [encode(prompt + _as_messages(response)) for response in responses]

@@ -294,7 +294,7 @@ class GPMForPreference(PreTrainedModel):
             ValueError: empty responses, a sequence longer than the backbone's context, a template that cannot render
                 the messages, or embeddings that are not finite.
         """
-        group = encode_group(tokenizer, prompt, responses, self.config.prompt_format)
+        group = encode_group(tokenizer, prompt, responses, **self.config.encoding_options)
         return self.embed_groups([group], batch_size)[0]
 
     def embed_groups(self, groups, batch_size=16, max_batch_tokens=None):
@@ -466,7 +466,7 @@ class GPMForPreference(PreTrainedModel):
         if len(prompt) != len(responses):
             raise ValueError(f"{len(prompt)} prompts need as many lists of responses, got {len(responses)}.")
         groups = [
-            encode_group(tokenizer, one_prompt, its_responses, self.config.prompt_format)
+            encode_group(tokenizer, one_prompt, its_responses, **self.config.encoding_options)
             for one_prompt, its_responses in zip(prompt, responses)
         ]
         return [

@@ -101,9 +101,8 @@ class PreferencePipeline(Pipeline):
 
     def preprocess(self, inputs):
         _check_input(inputs)
-        group = encode_group(
-            self.tokenizer, inputs["prompt"], inputs["responses"], prompt_format=self.model.config.prompt_format
-        )
+        options = self.model.config.encoding_options
+        group = encode_group(self.tokenizer, inputs["prompt"], inputs["responses"], **options)
         return {"groups": [group]}
 
     def _forward(self, inputs, max_sequences=None):

@@ -67,6 +67,6 @@ class GPMScorer(ScorerBase):
 
     def _encode(self, number: int, prompt: Any, responses: list) -> EncodedGroup:
         try:
-            return encode_group(self.tokenizer, prompt, responses, self.model.config.prompt_format)
+            return encode_group(self.tokenizer, prompt, responses, **self.model.config.encoding_options)
         except ValueError as error:
             raise ValueError(f"Prompt {number}: {error}") from error

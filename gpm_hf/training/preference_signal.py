@@ -192,7 +192,7 @@ class GPMSignal:
         local_groups = [[scorable[i] for i in group] for group in group_by_prompt([prompts[row] for row in scorable])]
         encoded = [
             encode_group(
-                self.tokenizer, prompts[group[0]], [completions[row] for row in group], self.config.prompt_format
+                self.tokenizer, prompts[group[0]], [completions[row] for row in group], **self.config.encoding_options
             )
             for group in local_groups
         ]

@@ -26,6 +26,8 @@ class GPMRewardConfig(RewardConfig):
             `"softmax"` or `"softplus"`. `None` means `"softmax"`.
         prompt_format (`str`, *optional*):
             `"clean"` or `"reference"`. `None` means `"clean"`.
+        template_date (`str`, *optional*):
+            The date, "YYYY-MM-DD", that chat templates write which ask for today's. `None` means "2024-07-26".
         reward_head (`bool`, *optional*):
             Whether each response also has a scalar reward, whose differences are added to the raw scores. `None` means
             `False`.
@@ -82,6 +84,12 @@ class GPMRewardConfig(RewardConfig):
         metadata={
             "help": "How chats become token ids: clean, or reference (as the paper's authors did). None means clean.",
             "choices": ["clean", "reference"],
+        },
+    )
+    template_date: str | None = field(
+        default=None,
+        metadata={
+            "help": 'The date ("YYYY-MM-DD") that chat templates write which ask for today\'s. None means 2024-07-26.'
         },
     )
     reward_head: bool | None = field(
@@ -147,5 +155,6 @@ class GPMRewardConfig(RewardConfig):
             "gate_activation",
             "prompt_format",
             "reward_head",
+            "template_date",
         )
         return {name: getattr(self, name) for name in names}

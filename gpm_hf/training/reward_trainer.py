@@ -21,7 +21,7 @@ from trl.trainer.utils import global_then_local_main_first
 from gpm_hf.data.collator import PreferenceCollator, collate_states
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
 from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_preference
-from gpm_hf.modeling import GPMConfig, GPMForPreference, packing_obstacle, pair_scores
+from gpm_hf.modeling import GPMConfig, GPMForPreference, fixed_templates, packing_obstacle, pair_scores
 from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.adapters import adapter_config
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
@@ -114,6 +114,8 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             if processing_class is None:
                 processing_class = load_tokenizer(model.config.name_or_path, trust_remote_code=args.trust_remote_code)
         self.gpm = _unwrap(model)
+        # What reads the saved tokenizer's template without this package writes the model's date as well.
+        processing_class.chat_template = fixed_templates(processing_class.chat_template, self.gpm.config.template_date)
         if is_fsdp_enabled():
             _share_heads(self.gpm)
         self._train_rows_over_max_length: int | None = None
@@ -247,7 +249,7 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
                     encode_preference,
                     fn_kwargs={
                         "tokenizer": processing_class,
-                        "prompt_format": config.prompt_format,
+                        **config.encoding_options,
                         "needs_prompt": config.scale_gate,
                     },
                     remove_columns=[name for name in columns if name not in labels],

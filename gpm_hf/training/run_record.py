@@ -74,6 +74,7 @@ def preference_model_record(trainer, dataset_name: str | None = None, tags: Any 
         "reward head": config.reward_head,
         "tau": config.tau,
         "prompt format": config.prompt_format,
+        "date in the chat template": config.template_date,
     }
     if is_peft_model(trainer.model):
         # What is loaded first: a model of ours with its own heads, or a language model that gets these.

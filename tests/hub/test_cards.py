@@ -128,6 +128,7 @@ def test_only_what_belongs_to_a_model_is_uploaded(folder):
         "packing_gpm.py",
         "pipeline_gpm.py",
         "scores_gpm.py",
+        "template_date_gpm.py",
         "tokenizer.json",
         "tokenizer_config.json",
     }

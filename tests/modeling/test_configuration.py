@@ -111,6 +111,7 @@ CHOICES = {
     "gate_activation": "softplus",
     "prompt_format": "reference",
     "reward_head": True,
+    "template_date": "2025-03-07",
 }
 
 
