@@ -138,8 +138,8 @@ def _load_adapter(name_or_path, options, dequantize=False):
     adapter_config = PeftConfig.from_pretrained(name_or_path, **hub_options)
     if adapter_config.is_prompt_learning:
         raise ValueError(
-            f"{name_or_path} holds virtual tokens ({adapter_config.peft_type.value}), which a preference model's scores "
-            "would not see. Load an adapter of layers, such as LoRA, or a whole model."
+            f"{name_or_path} holds virtual tokens ({adapter_config.peft_type.value}), which a preference model's "
+            "scores would not see. Load an adapter of layers, such as LoRA, or a whole model."
         )
     base = adapter_config.base_model_name_or_path
     # The adapter's revision is not the base model's, which the adapter remembers.

@@ -1,4 +1,4 @@
-"""The PEFT configuration of a preference model's adapter: the heads beside it, and PEFT's defaults for the backbone."""
+"""The PEFT configuration of a preference model's adapter: with its heads, and PEFT's defaults for the backbone."""
 
 import copy
 import dataclasses
@@ -20,8 +20,8 @@ def adapter_config(peft_config: Any, model: Any) -> Any:
         model ([`GPMForPreference`]): the model to be adapted.
 
     Returns:
-        [`~peft.PeftConfig`]: a copy, with the heads among the modules that are trained and saved whole, and with PEFT's
-        own default modules of this method on this backbone where `target_modules` is `None`.
+        [`~peft.PeftConfig`]: a copy, with the heads among the modules that are trained and saved whole, and with
+        PEFT's own default modules of this method on this backbone where `target_modules` is `None`.
 
     Raises:
         ValueError: for a method that cannot train the heads, that puts virtual tokens before the prompt, or that has

@@ -61,7 +61,7 @@ def test_all_linear_is_for_those_who_ask(tmp_path):
 def test_a_backbone_that_peft_does_not_know(tmp_path, monkeypatch):
     gpm = build_gpm(embedding_dim=4)
     monkeypatch.setattr(type(gpm.config.text_config), "model_type", "novel")
-    with pytest.raises(ValueError, match='no default modules of LoraConfig for a novel backbone.*"all-linear"'):
+    with pytest.raises(ValueError, match=r'no default modules of LoraConfig for a novel backbone.*"all-linear"'):
         make_trainer(tmp_path, gpm, peft_config=peft.LoraConfig())
 
 
