@@ -5,13 +5,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from gpm_hf.files import written_whole
-from gpm_hf.scoring.scorer import Scorer
+from gpm_hf.scoring.scorer import Scorer, ScorerBase, score_with
 
 _STORED = ("scorer", "scores", "forward_passes", "asymmetry")
 
@@ -37,8 +37,9 @@ class ScoredGroups:
     Attributes:
         scores: per group, log-odds of shape (K, K) in float64, exactly skew-symmetric: where a scorer's two orders
             disagree, their average (S - S^T) / 2.
-        asymmetry: the scorer's, the largest |P(i > j) + P(j > i) - 1| of all that it was given up to these groups,
-            before any averaging; 0 for a general preference model, `None` where it read one order only.
+        asymmetry: the largest |P(i > j) + P(j > i) - 1| of these matrices, before any averaging; 0 for a general
+            preference model, `None` where one order only was read. Of a scorer that is no
+            [`~gpm_hf.scoring.ScorerBase`] it is what it states of itself.
         forward_passes: that all these scores took, in this run and in those it resumed.
         reused: groups whose scores were stored already.
     """
@@ -61,6 +62,7 @@ def score_groups(
     into memory fails at once. Equal groups are scored once.
 
     A scorer's `name` tells its stored scores from others', so it names all that matters: model, revision, template.
+    The date that its chat template writes is stored beside the scores, which are taken for that date alone.
 
     The scorer never sees which response is the good one: responses are put in the order of their hashes. Else a model
     that prefers whatever it reads first would look perfect on data that names the chosen response first.
@@ -83,7 +85,8 @@ def score_groups(
         raise ValueError(f"chunk_size={chunk_size}: at least one group must be scored at once.")
     if not groups:
         raise ValueError("There is nothing to score.")
-    keyed = [_Keyed.of(group, scorer.name) for group in groups]
+    date = scorer.template_date if isinstance(scorer, ScorerBase) else None
+    keyed = [_Keyed.of(group, scorer.name, date) for group in groups]
     stored = _Store(store)
     found = {one.key: stored.records[one.key] for one in keyed if one.key in stored.records}
     reused = sum(one.key in found for one in keyed)
@@ -92,7 +95,7 @@ def score_groups(
     with tqdm(total=len(order), desc=scorer.name, unit="row", disable=not progress) as bar:
         for first in range(0, len(order), chunk_size):
             chunk = order[first : first + chunk_size]
-            records = _score_chunk(chunk, scorer)
+            records = _score_chunk(chunk, scorer, date)
             found.update(records)
             stored.add(records)
             bar.update(len(chunk))
@@ -104,7 +107,7 @@ def score_groups(
         scores.append(((matrix - matrix.T) / 2)[np.ix_(back, back)])
     passes = sum(record["forward_passes"] for record in found.values())
     measured = [record["asymmetry"] for record in found.values()]
-    return ScoredGroups(scores, None if None in measured else max(measured, default=0.0), round(passes), reused)
+    return ScoredGroups(scores, None if None in measured else max(measured), passes, reused)
 
 
 class _Keyed(NamedTuple):
@@ -114,12 +117,12 @@ class _Keyed(NamedTuple):
     length: int
 
     @classmethod
-    def of(cls, group: ResponseGroup, scorer: str) -> "_Keyed":
+    def of(cls, group: ResponseGroup, scorer: str, date: str | None) -> "_Keyed":
         texts = [json.dumps(response, sort_keys=True) for response in group.responses]
         prompt = json.dumps(group.prompt, sort_keys=True)
         hashes = [_hash([prompt, text]) for text in texts]
         order = sorted(range(len(texts)), key=hashes.__getitem__)
-        key = _hash([scorer, prompt, *[texts[place] for place in order]])
+        key = _hash([scorer, *([date] if date else []), prompt, *[texts[place] for place in order]])
         return cls(group, key, order, len(prompt) + max(map(len, texts)))
 
     def responses(self) -> list:
@@ -130,19 +133,14 @@ def _hash(texts: list[str]) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
-def _score_chunk(chunk: Sequence[_Keyed], scorer: Scorer) -> dict[str, dict[str, Any]]:
-    before = scorer.forward_passes
+def _score_chunk(chunk: Sequence[_Keyed], scorer: Scorer, date: str | None) -> dict[str, dict[str, Any]]:
     try:
-        matrices = scorer([one.group.prompt for one in chunk], [one.responses() for one in chunk])
+        scored = score_with(scorer, [one.group.prompt for one in chunk], [one.responses() for one in chunk])
     except ValueError as error:
         _blame(chunk, scorer, error)
-    if len(matrices) != len(chunk):
-        raise ValueError(f"{scorer.name} returned {len(matrices)} matrices for {len(chunk)} prompts.")
-    # Shared out evenly; exact in the sum, and for each pair where all groups are pairs.
-    passes = (scorer.forward_passes - before) / len(chunk)
     records = {}
-    for one, scores in zip(chunk, matrices):
-        size = len(one.order)
+    for one, found in zip(chunk, scored):
+        scores, size = found.scores, len(one.order)
         if tuple(scores.shape) != (size, size) or not bool(scores.isfinite().all()):
             raise ValueError(
                 f"{one.group.name}: {scorer.name} returned a matrix of shape {tuple(scores.shape)} for {size} "
@@ -150,14 +148,15 @@ def _score_chunk(chunk: Sequence[_Keyed], scorer: Scorer) -> dict[str, dict[str,
             )
         records[one.key] = {
             "scorer": scorer.name,
+            "template_date": date,
             "scores": scores.tolist(),
-            "forward_passes": passes,
-            "asymmetry": scorer.asymmetry,
+            "forward_passes": found.forward_passes,
+            "asymmetry": found.asymmetry,
         }
     return records
 
 
-def _blame(chunk: Sequence[_Keyed], scorer: Scorer, error: ValueError) -> None:
+def _blame(chunk: Sequence[_Keyed], scorer: Scorer, error: ValueError) -> NoReturn:
     """Finds the group that the scorer refuses, which its own message cannot name, and raises."""
     for one in chunk:
         try:
@@ -179,12 +178,19 @@ class _Store:
             for number, line in enumerate(file, start=1):
                 try:
                     record = json.loads(line)
-                    self.records[record["key"]] = {name: record[name] for name in _STORED}
+                    key, found = record["key"], {name: record[name] for name in _STORED}
                 except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
                     raise ValueError(
                         f"{self.path}, line {number}, is no stored score. Name another file, or remove this one to "
                         "score everything again."
                     ) from error
+                if "template_date" not in record:
+                    raise ValueError(
+                        f"{self.path} was written by an earlier version, which stored with each score the asymmetry "
+                        "of all that its scorer had read before, and not the date that a chat template wrote. Name "
+                        "another file, or remove this one to score everything again."
+                    )
+                self.records[key] = {**found, "template_date": record["template_date"]}
 
     def add(self, records: dict[str, dict[str, Any]]) -> None:
         self.records.update(records)

@@ -6,7 +6,7 @@ from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
-from .template_date_gpm import TEMPLATE_DATE, fixed_templates
+from .template_date_gpm import TEMPLATE_DATE, checked_date, fixed_templates
 
 __all__ = [
     "TEMPLATE_DATE",
@@ -15,6 +15,7 @@ __all__ = [
     "GPMForPreference",
     "GPMOutput",
     "PreferencePipeline",
+    "checked_date",
     "collate_groups",
     "condorcet_winner",
     "encode_group",

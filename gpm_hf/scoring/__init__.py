@@ -14,7 +14,7 @@ from .loading import (
 from .pair_classifier_scorer import PAIRRM_TEMPLATE, PairClassifierScorer
 from .pair_completion_scorer import RLHFLOW_CONTEXT, RLHFLOW_TEMPLATE, PairCompletionScorer
 from .reward_model_scorer import RewardModelScorer
-from .scorer import Scorer, ScorerBase, largest_asymmetry
+from .scorer import ScoredMatrix, Scorer, ScorerBase, largest_asymmetry, score_with
 from .simple_scorers import CallableScorer, ConstantScorer, RandomScorer
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "PairCompletionScorer",
     "RandomScorer",
     "RewardModelScorer",
+    "ScoredMatrix",
     "Scorer",
     "ScorerBase",
     "hub_options_of",
@@ -37,6 +38,7 @@ __all__ = [
     "load_preference_model",
     "load_scorer",
     "load_tokenizer",
+    "score_with",
     "whole_models",
     "with_gguf_file",
 ]

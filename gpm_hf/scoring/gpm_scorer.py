@@ -50,20 +50,24 @@ class GPMScorer(ScorerBase):
                 f"{type(self.model).__name__} is no GPMForPreference: use RewardModelScorer for a reward model, "
                 "PairClassifierScorer or PairCompletionScorer for one that reads two responses at once."
             )
-        super().__init__(name_of(self.model, name or path))
+        super().__init__(name_of(self.model, name or path), template_date=self.model.config.template_date)
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
 
-    def _score(self, prompts: list, groups: list[list]) -> list[torch.Tensor]:
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
         encoded = [self._encode(number, *pair) for number, pair in enumerate(zip(prompts, groups))]
         longest = [max(len(ids) for ids in (*group.sequences, group.prompt_ids or [])) for group in encoded]
         for number, length in enumerate(longest):
             check_length(length, self.model.context_length, f"Prompt {number}: the prompt with a response", "")
         embedded = self.model.embed_groups(encoded, self.batch_size, self.max_batch_tokens)
-        for group in encoded:
-            gate_reads_apart = self.model.config.scale_gate and not group.prompt_is_inside
-            self.forward_passes += len(group.sequences) + gate_reads_apart
-        return [preference_matrix(embeddings, scales, self.model.config.tau) for embeddings, scales in embedded]
+        config = self.model.config
+        return [
+            (
+                preference_matrix(embeddings, scales, config.tau),
+                len(group.sequences) + (config.scale_gate and not group.prompt_is_inside),
+            )
+            for group, (embeddings, scales) in zip(encoded, embedded)
+        ]
 
     def _encode(self, number: int, prompt: Any, responses: list) -> EncodedGroup:
         try:

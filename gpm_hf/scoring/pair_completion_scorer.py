@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gpm_hf.modeling import GPMConfig, evaluation_mode
+from gpm_hf.modeling import GPMConfig, checked_date, evaluation_mode, fixed_templates
 
 from .batches import attention_mask, batches_by_length, longest_sequence, pad_right
 from .loading import hub_options_of, load_gguf_language_model, with_gguf_file
@@ -47,6 +47,8 @@ class PairCompletionScorer(PairScorer):
         batch_size (`int`, defaults to 16): sequences encoded at once; the result does not depend on it.
         max_length (`int`, *optional*): the most tokens the model reads; by default what its configuration and its
             tokenizer say.
+        template_date (`str`, *optional*): the date, "YYYY-MM-DD", that a chat template writes which asks for today's;
+            by default the one of our own models, see [`~gpm_hf.modeling.GPMConfig`].
         name (`str`, *optional*): how a table calls it.
         device (`str`, *optional*): for a model given by name, a GPU by default where there is one.
         options: for `from_pretrained` (`dtype`, `revision`, ...).
@@ -68,6 +70,7 @@ class PairCompletionScorer(PairScorer):
         average: bool = True,
         batch_size: int = 16,
         max_length: int | None = None,
+        template_date: str | None = None,
         name: str | None = None,
         device: Any = None,
         **options: Any,
@@ -83,7 +86,10 @@ class PairCompletionScorer(PairScorer):
         if not isinstance(template, str) and self.tokenizer.chat_template is None:
             raise ValueError(f"The template is chat messages, and the tokenizer of {name} has no chat template.")
         limit = longest_sequence(self.model.config, self.tokenizer) if max_length is None else max_length
-        super().__init__(name, both_orders, average, limit)
+        super().__init__(name, both_orders, average, limit, checked_date(template_date))
+        self._chat_template = None
+        if self.tokenizer.chat_template is not None:
+            self._chat_template = fixed_templates(self.tokenizer.get_chat_template(), self.template_date)
         self.template = template
         self.context_template = context_template
         self.batch_size = batch_size
@@ -125,7 +131,11 @@ class PairCompletionScorer(PairScorer):
             ]
             try:
                 encoded = tokenizer.apply_chat_template(
-                    messages, tokenize=True, return_dict=True, add_generation_prompt=True
+                    messages,
+                    chat_template=self._chat_template,
+                    tokenize=True,
+                    return_dict=True,
+                    add_generation_prompt=True,
                 )
             except TemplateError as error:
                 roles = [message["role"] for message in messages]

@@ -1,6 +1,7 @@
 """What the scorers share that read two responses at once."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import Any
@@ -24,17 +25,23 @@ class PairScorer(ScorerBase):
         average (`bool`): with both orders, (s_ij - s_ji) / 2, skew-symmetric; without averaging the matrix is as the
             model gave it. A response is never compared with itself: the diagonal is 0.
         max_length (`int` or `None`): the most tokens the model reads.
+        template_date (`str`, *optional*): the date that the chat template writes.
     """
 
-    def __init__(self, name: str, both_orders: bool, average: bool, max_length: int | None):
-        super().__init__(name)
+    def __init__(
+        self,
+        name: str,
+        both_orders: bool,
+        average: bool,
+        max_length: int | None,
+        template_date: str | None = None,
+    ):
+        super().__init__(name, measures_asymmetry=both_orders, template_date=template_date)
         self.both_orders = both_orders
         self.average = average
         self.max_length = max_length
-        if not both_orders:
-            self.asymmetry = None
 
-    def _score(self, prompts: list, groups: list[list]) -> list[torch.Tensor]:
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
         cells: list[tuple[int, int, int]] = []
         rows: list[list[int]] = []
         for number, (prompt, responses) in enumerate(zip(prompts, groups)):
@@ -53,13 +60,13 @@ class PairScorer(ScorerBase):
                     rows.append(ids)
         matrices = [torch.zeros(len(responses), len(responses)) for responses in groups]
         for batch, log_odds in self._batches(rows):
-            self.forward_passes += len(batch)
             for row, value in zip(batch, log_odds.tolist()):
                 number, i, j = cells[row]
                 matrices[number][i, j] = value
                 if not self.both_orders:
                     matrices[number][j, i] = -value
-        return matrices
+        passes = Counter(number for number, _, _ in cells)
+        return [(matrix, passes[number]) for number, matrix in enumerate(matrices)]
 
     def _finish(self, matrix: torch.Tensor) -> torch.Tensor:
         return (matrix - matrix.T) / 2 if self.both_orders and self.average else matrix

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from gpm_hf.modeling import GPMConfig, encode_group
+from gpm_hf.modeling import GPMConfig, checked_date, encode_group
 
 from .batches import check_length, longest_sequence
 from .model_loading import load_classifier, resolve_model
@@ -33,6 +33,8 @@ class RewardModelScorer(ScorerBase):
         batch_size (`int`, defaults to 16): sequences encoded at once; the result does not depend on it.
         max_length (`int`, *optional*): the most tokens the model reads; by default what its configuration and its
             tokenizer say.
+        template_date (`str`, *optional*): the date, "YYYY-MM-DD", that a chat template writes which asks for today's;
+            by default the one of our own models, see [`~gpm_hf.modeling.GPMConfig`].
         name (`str`, *optional*): how a table calls it.
         device (`str`, *optional*): for a model given by name, a GPU by default where there is one.
         options: for `from_pretrained` (`dtype`, `revision`, `trust_remote_code`, ...).
@@ -51,6 +53,7 @@ class RewardModelScorer(ScorerBase):
         pooling: str = "model",
         batch_size: int = 16,
         max_length: int | None = None,
+        template_date: str | None = None,
         name: str | None = None,
         device: Any = None,
         **options: Any,
@@ -58,7 +61,7 @@ class RewardModelScorer(ScorerBase):
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
         self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, _load)
-        super().__init__(name_of(self.model, name or path))
+        super().__init__(name_of(self.model, name or path), template_date=checked_date(template_date))
         _check_config(self.name, self.model.config)
         self.temperature = temperature
         self.text_pair = text_pair
@@ -67,7 +70,7 @@ class RewardModelScorer(ScorerBase):
             self.max_length = longest_sequence(self.model.config, self.tokenizer)
         self._classifier = SequenceClassifier(self.model, 1, batch_size, pooling)
 
-    def _score(self, prompts: list, groups: list[list]) -> list[torch.Tensor]:
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
         rows = []
         for number, (prompt, responses) in enumerate(zip(prompts, groups)):
             for index, row in enumerate(self._encode(number, prompt, responses)):
@@ -76,14 +79,14 @@ class RewardModelScorer(ScorerBase):
         rewards = torch.zeros(len(rows))
         for numbers, logits in self._classifier.batches(rows):
             rewards[numbers] = logits[:, 0]
-            self.forward_passes += len(numbers)
         sizes = [len(responses) for responses in groups]
-        return [reward_differences(own) / self.temperature for own in rewards.split(sizes)]
+        return [(reward_differences(own) / self.temperature, len(own)) for own in rewards.split(sizes)]
 
     def _encode(self, number: int, prompt: Any, responses: list) -> list[Row]:
         if not self.text_pair:
             try:
-                return [Row(ids) for ids in encode_group(self.tokenizer, prompt, responses).sequences]
+                group = encode_group(self.tokenizer, prompt, responses, template_date=self.template_date)
+                return [Row(ids) for ids in group.sequences]
             except ValueError as error:
                 raise ValueError(f"Prompt {number}: {error}") from error
         if not all(isinstance(text, str) for text in (prompt, *responses)):

@@ -5,6 +5,7 @@ K x K log-odds, and says what that cost and how far it contradicted itself.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,10 +13,28 @@ import torch
 from gpm_hf.modeling import is_empty
 
 
+@dataclass(frozen=True)
+class ScoredMatrix:
+    """
+    A matrix with what belongs to it.
+
+    Attributes:
+        scores (`torch.FloatTensor` of shape `(K, K)`): log-odds, as in [`Scorer`].
+        forward_passes (`int`): sequences passed through a backbone for it.
+        asymmetry (`float` or `None`): its largest |P(i > j) + P(j > i) - 1|, before any averaging; `None` where one
+            order only was read.
+    """
+
+    scores: torch.Tensor
+    forward_passes: int = 0
+    asymmetry: float | None = 0.0
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """
-    The protocol. [`ScorerBase`] is one way to fulfil it; any object with these four will do.
+    The protocol. [`ScorerBase`] is one way to fulfil it, and tells costs and asymmetry matrix by matrix; any object
+    with these four will do.
 
     Attributes:
         name (`str`): how a table calls it.
@@ -50,16 +69,26 @@ class ScorerBase(ABC):
 
     Args:
         name (`str`): how a table calls it.
+        measures_asymmetry (`bool`, defaults to `True`): `False` where one order only is read.
+        template_date (`str`, *optional*): the date that the chat template writes, on which scores then depend.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, measures_asymmetry: bool = True, template_date: str | None = None):
         self.name = name
+        self.template_date = template_date
         self.forward_passes = 0
-        self.asymmetry: float | None = 0.0
+        self.asymmetry: float | None = 0.0 if measures_asymmetry else None
 
     def __call__(self, prompts: list, groups: list[list]) -> list[torch.Tensor]:
+        """As in [`Scorer`]; raises as [`~ScorerBase.score`] does."""
+        return [found.scores for found in self.score(prompts, groups)]
+
+    def score(self, prompts: list, groups: list[list]) -> list[ScoredMatrix]:
         """
-        As in [`Scorer`].
+        Scores groups, each with its own costs and asymmetry.
+
+        Args:
+            prompts, groups: as in [`Scorer`].
 
         Raises:
             ValueError: an empty group or response, a sequence that is too long, scores that are not finite; the
@@ -68,24 +97,51 @@ class ScorerBase(ABC):
         check_groups(prompts, groups)
         if not prompts:
             return []
-        matrices = [matrix.detach().float().cpu() for matrix in self._score(prompts, groups)]
-        for number, matrix in enumerate(matrices):
+        results = []
+        for number, found in enumerate(self._score(prompts, groups)):
+            matrix, passes = found if isinstance(found, tuple) else (found, 0)
+            matrix = matrix.detach().float().cpu()
             if not bool(matrix.isfinite().all()):
                 raise ValueError(
                     f"Prompt {number}: the scores by {self.name} are not finite. The model's weights contain NaN or "
                     "infinity, or its states overflow in its type: check the checkpoint, or load it in float32."
                 )
-            if self.asymmetry is not None:
-                self.asymmetry = max(self.asymmetry, largest_asymmetry(matrix))
-        return [self._finish(matrix) for matrix in matrices]
+            asymmetry = None if self.asymmetry is None else largest_asymmetry(matrix)
+            results.append(ScoredMatrix(self._finish(matrix), passes, asymmetry))
+        self.forward_passes += sum(found.forward_passes for found in results)
+        if self.asymmetry is not None:
+            self.asymmetry = max([self.asymmetry, *(found.asymmetry or 0.0 for found in results)])
+        return results
 
     @abstractmethod
-    def _score(self, prompts: list, groups: list[list]) -> Sequence[torch.Tensor]:
-        """Matrices as the model gives them; of both orders where it reads both. Counts `forward_passes`."""
+    def _score(self, prompts: list, groups: list[list]) -> Sequence[torch.Tensor | tuple[torch.Tensor, int]]:
+        """
+        Matrices as the model gives them, of both orders where it reads both; each in a tuple with the number of
+        forward passes that it took, or alone where that is none.
+        """
 
     def _finish(self, matrix: torch.Tensor) -> torch.Tensor:
         """What becomes of a matrix after its asymmetry was measured."""
         return matrix
+
+
+def score_with(scorer: Scorer, prompts: list, groups: list[list]) -> list[ScoredMatrix]:
+    """
+    What any scorer gives, matrix by matrix. One that is no [`ScorerBase`] only keeps accounts of all its calls: the
+    passes of this call are shared out evenly, and the asymmetry is the one that it states.
+
+    Raises:
+        ValueError: as the scorer does; another number of matrices than of prompts.
+    """
+    if isinstance(scorer, ScorerBase):
+        return scorer.score(prompts, groups)
+    before = scorer.forward_passes
+    matrices = scorer(prompts, groups)
+    if len(matrices) != len(prompts):
+        raise ValueError(f"{scorer.name} returned {len(matrices)} matrices for {len(prompts)} prompts.")
+    passes = scorer.forward_passes - before
+    shares = [passes * (n + 1) // len(prompts) - passes * n // len(prompts) for n in range(len(prompts))]
+    return [ScoredMatrix(matrix, share, scorer.asymmetry) for matrix, share in zip(matrices, shares)]
 
 
 def largest_asymmetry(matrix: torch.Tensor) -> float:

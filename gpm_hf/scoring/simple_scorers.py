@@ -80,7 +80,7 @@ class CallableScorer(ScorerBase):
         self.function = function
         self.passes = passes
 
-    def _score(self, prompts: list, groups: list[list]) -> list[torch.Tensor]:
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
         found = list(self.function(prompts, groups))
         if len(found) != len(groups):
             raise ValueError(f"{self.name} returned {len(found)} matrices for {len(groups)} groups.")
@@ -98,9 +98,8 @@ class CallableScorer(ScorerBase):
                     f"Prompt {number}: {self.name} prefers a response to itself, by {matrix.diagonal().tolist()}. It "
                     "must return log-odds; a matrix of probabilities P becomes one by `log(P / (1 - P))`."
                 )
-            if self.passes is not None:
-                self.forward_passes += self.passes(size)
-        return matrices
+        passes = self.passes or (lambda size: 0)
+        return [(matrix, passes(len(matrix))) for matrix in matrices]
 
 
 def _name_of_function(function: Callable) -> str:

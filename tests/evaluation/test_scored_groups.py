@@ -1,12 +1,15 @@
 """Scoring in chunks, stored and resumed: the same numbers however it is cut."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from gpm_hf.evaluation.scored_groups import ResponseGroup, score_groups
+from gpm_hf.scoring import CallableScorer, GPMScorer
+from tests.conftest import build_gpm
 from tests.evaluation.scorers import FunctionScorer, by_reward, table
 
 # Of different lengths and sizes.
@@ -127,3 +130,55 @@ def test_wrong_matrices_and_stores_are_errors(tmp_path):
     store.write_text(json.dumps({"prompt": "p"}) + "\n")
     with pytest.raises(ValueError, match="line 1, is no stored score"):
         score_groups([group], by_reward(len), store=store)
+
+
+def _by_first_text(prompts, groups):
+    """Matrices of two responses whose |P(i > j) + P(j > i) - 1| is the number that the prompt says."""
+    found = []
+    for prompt in prompts:
+        first = 0.5 + float(prompt)  # P(0 > 1), beside P(1 > 0) = 1/2
+        found.append([[0.0, math.log(first / (1 - first))], [0.0, 0.0]])
+    return found
+
+
+@pytest.mark.parametrize("order", [("0.1", "0.3"), ("0.3", "0.1")])
+@pytest.mark.parametrize("chunk_size", [1, 64])
+def test_asymmetry_and_passes_belong_to_the_data_set(tmp_path, order, chunk_size):
+    """One scorer and one store for two data sets, in either order: each keeps its own figures, also when resumed."""
+    store, scorer = tmp_path / "scores.jsonl", CallableScorer(_by_first_text, passes=lambda size: size * (size - 1))
+    sets = {name: [ResponseGroup(f"row {n}", name, ["a", "b" * n]) for n in range(1, 4)] for name in order}
+    for _ in range(2):
+        for name in order:
+            found = score_groups(sets[name], scorer, chunk_size, store)
+            assert found.asymmetry == pytest.approx(float(name), abs=1e-6)
+            assert found.forward_passes == 3 * 2
+    both = score_groups([*sets["0.1"], *sets["0.3"]], scorer, chunk_size, store)
+    assert (both.asymmetry, both.forward_passes, both.reused) == (pytest.approx(0.3, abs=1e-6), 12, 6)
+
+
+def test_costs_are_each_groups_own(gpm, tokenizer):
+    scorer = GPMScorer(gpm, tokenizer)
+    prompts, groups = ["Why?", "Who?"], [["a", "b", "c"], ["a", "b"]]
+    scored = scorer.score(prompts, groups)
+    assert [(found.forward_passes, found.asymmetry) for found in scored] == [(3, 0.0), (2, 0.0)]
+    assert scorer.forward_passes == 5
+    for found, matrix in zip(scored, scorer(prompts, groups)):
+        assert torch.equal(found.scores, matrix)
+
+
+def test_an_older_store_is_refused_in_words(tmp_path):
+    """Its asymmetry was that of all that the scorer had read, so a right figure cannot be had from it."""
+    store = tmp_path / "scores.jsonl"
+    old = {"key": "k", "scorer": "fake", "scores": [[0.0]], "forward_passes": 1.5, "asymmetry": 0.629}
+    store.write_text(json.dumps(old) + "\n")
+    with pytest.raises(ValueError, match=r"written by an earlier version.*remove this one to score everything again"):
+        score_groups(GROUPS, by_reward(len), store=store)
+
+
+def test_scores_under_another_date_are_not_taken(tmp_path, tokenizer):
+    store, group = tmp_path / "scores.jsonl", [ResponseGroup("row", "Why?", ["a", "b"])]
+    for template_date, reused in (("2024-07-26", 0), ("2026-11-29", 0), ("2024-07-26", 1)):
+        scorer = GPMScorer(build_gpm(embedding_dim=4, template_date=template_date), tokenizer, name="one name")
+        assert score_groups(group, scorer, store=store).reused == reused
+    dates = [json.loads(line)["template_date"] for line in store.read_text().splitlines()]
+    assert dates == ["2024-07-26", "2026-11-29"]

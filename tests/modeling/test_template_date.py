@@ -193,3 +193,25 @@ def test_what_the_trainer_saves_writes_the_same_date_everywhere(at, tmp_path):
     assert "07 Mar 2025" in text_at(tokenizer, at, MONTH_AFTER)
     chat = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": RESPONSES[0]}]
     assert tokenizer.apply_chat_template(chat)["input_ids"] == trained["chosen_ids"]
+
+
+@pytest.mark.parametrize("kind", ["reward", "judge"])
+def test_other_scorers_do_not_change_with_the_day_either(at, kind):
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from gpm_hf.scoring import PairCompletionScorer, RewardModelScorer
+
+    torch.manual_seed(0)
+    if kind == "reward":
+        model = AutoModelForSequenceClassification.from_config(backbone_config(num_labels=1)).eval()
+        scorer = RewardModelScorer(model, dated_tokenizer(), template_date="2025-03-07")
+    else:
+        model = AutoModelForCausalLM.from_config(backbone_config()).eval()
+        scorer = PairCompletionScorer(model, dated_tokenizer(), template_date="2025-03-07")
+    scores = []
+    for moment in CLOCKS:
+        at(moment)
+        scores.append(scorer([PROMPT], [RESPONSES])[0])
+    assert scores[0].abs().max() > 0
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[0], scores[2])
