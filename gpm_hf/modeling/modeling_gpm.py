@@ -10,6 +10,8 @@ import inspect
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ from .encoding_gpm import encode_group, rows_of_groups
 from .packed_attention_gpm import SUFFIX
 from .packing_gpm import packing_obstacle, share_prompts
 from .pipeline_gpm import custom_pipelines
-from .scores_gpm import preference_matrix, rank_responses
+from .scores_gpm import preference_matrix, rank_responses, unit_norm
 
 
 @dataclass
@@ -182,7 +184,7 @@ class GPMForPreference(PreTrainedModel):
 
         embeddings = self.embedding_head(response_states)
         if self.config.normalize_embeddings:
-            embeddings = nn.functional.normalize(embeddings, dim=-1)
+            embeddings = unit_norm(embeddings)
         scales = None
         if self.config.scale_gate:
             if prompt_states is None:
@@ -469,10 +471,13 @@ class GPMForPreference(PreTrainedModel):
             encode_group(tokenizer, one_prompt, its_responses, **self.config.encoding_options)
             for one_prompt, its_responses in zip(prompt, responses)
         ]
-        return [
-            preference_matrix(embeddings, scales, self.config.tau)
-            for embeddings, scales in self.embed_groups(groups, batch_size, max_batch_tokens)
-        ]
+        matrices = []
+        for number, (embeddings, scales) in enumerate(self.embed_groups(groups, batch_size, max_batch_tokens)):
+            try:
+                matrices.append(preference_matrix(embeddings, scales, self.config.tau))
+            except ValueError as error:
+                raise ValueError(f"Prompt {number}: {error}") from error
+        return matrices
 
     def compare(self, tokenizer, prompt, a, b):
         """
@@ -637,19 +642,33 @@ def _backbone_prefix(config):
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].base_model_prefix
 
 
+# Modules that are in evaluation mode for a while: how many calls need it, and what they were before the first one.
+_EVALUATED = WeakKeyDictionary()
+_EVALUATED_LOCK = Lock()
+
+
 @contextmanager
 def evaluation_mode(model):
     """
     The model without dropout, and afterwards as it was. Module by module: a caller may keep a part of it in evaluation
-    mode while it trains the rest.
+    mode while it trains the rest. Of several threads the last one to leave puts a module back.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    with _EVALUATED_LOCK:
+        modules = list(model.modules())
+        for module in modules:
+            users, was_training = _EVALUATED.get(module, (0, module.training))
+            _EVALUATED[module] = (users + 1, was_training)
+        model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _EVALUATED_LOCK:
+            for module in modules:
+                users, was_training = _EVALUATED.pop(module)
+                if users > 1:
+                    _EVALUATED[module] = (users - 1, was_training)
+                else:
+                    module.training = was_training
 
 
 def _has_key_value_cache(config):

@@ -46,6 +46,9 @@ def preference_matrix(embeddings, scales=None, tau=1.0):
     Returns:
         `torch.Tensor` of shape `(..., K, K)`: log-odds; exactly skew-symmetric in floating point.
 
+    Raises:
+        ValueError: finite embeddings whose log-odds are beyond the type's largest number.
+
     Example:
 
     >>> preference_matrix(torch.tensor([[1.0], [3.0]]), tau=2.0)  # dimension 1: Bradley-Terry
@@ -53,10 +56,34 @@ def preference_matrix(embeddings, scales=None, tau=1.0):
             [ 1.,  0.]])
     """
     _check_embeddings(embeddings, scales)
-    if scales is not None:
-        scales = scales[..., None, None, :]
-    half = _half_scores(embeddings[..., :, None, :], embeddings[..., None, :, :], scales)
-    return (half - half.transpose(-1, -2)) / tau
+    scores = _matrix(embeddings, scales, tau)
+    if torch.compiler.is_compiling() or bool(scores.isfinite().all()) or not bool(embeddings.isfinite().all()):
+        return scores
+    # Products that overflow need not have a difference that does.
+    scores = _matrix(embeddings.double(), None if scales is None else scales.double(), tau).to(scores.dtype)
+    if not bool(scores.isfinite().all()):
+        raise ValueError(
+            f"The log-odds are beyond what {scores.dtype} can hold, with embeddings of up to "
+            f"{float(embeddings.abs().max()):.3g} and tau = {tau}: check the checkpoint and `tau`."
+        )
+    return scores
+
+
+def unit_norm(embeddings):
+    """
+    Embeddings of L2 norm 1, however small or large they are; a zero stays zero.
+
+    Args:
+        embeddings (`torch.FloatTensor` of shape `(..., D)`): float32.
+
+    Returns:
+        `torch.FloatTensor` of the same shape.
+    """
+    # Squares of numbers under 1e-23 or over 1e19 are not float32 numbers. Divided by a power of two, which rounds
+    # nothing, an embedding has a norm whatever its size: the bits of a float32's exponent are that power.
+    peak = embeddings.detach().abs().amax(-1, keepdim=True)
+    power = (peak.view(torch.int32) & 0x7F800000).view(torch.float32).clamp(2.0**-126, 2.0**126)
+    return torch.nn.functional.normalize(embeddings / power, dim=-1)
 
 
 def mean_scores(scores, include_self=True):
@@ -122,6 +149,13 @@ def has_cycle(scores):
     beats = (scores > 0).to(torch.float32)
     # (beats @ beats)[i, l] counts the paths i > j > l; one that returns by l > i closes a ring.
     return ((beats @ beats) * beats.transpose(-1, -2)).sum((-1, -2)) > 0
+
+
+def _matrix(embeddings, scales, tau):
+    if scales is not None:
+        scales = scales[..., None, None, :]
+    half = _half_scores(embeddings[..., :, None, :], embeddings[..., None, :, :], scales)
+    return (half - half.transpose(-1, -2)) / tau
 
 
 def _half_scores(first, second, scales):

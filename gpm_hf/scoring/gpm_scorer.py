@@ -61,13 +61,14 @@ class GPMScorer(ScorerBase):
             check_length(length, self.model.context_length, f"Prompt {number}: the prompt with a response", "")
         embedded = self.model.embed_groups(encoded, self.batch_size, self.max_batch_tokens)
         config = self.model.config
-        return [
-            (
-                preference_matrix(embeddings, scales, config.tau),
-                len(group.sequences) + (config.scale_gate and not group.prompt_is_inside),
-            )
-            for group, (embeddings, scales) in zip(encoded, embedded)
-        ]
+        results = []
+        for number, (group, (embeddings, scales)) in enumerate(zip(encoded, embedded)):
+            try:
+                matrix = preference_matrix(embeddings, scales, config.tau)
+            except ValueError as error:
+                raise ValueError(f"Prompt {number}: {error}") from error
+            results.append((matrix, len(group.sequences) + (config.scale_gate and not group.prompt_is_inside)))
+        return results
 
     def _encode(self, number: int, prompt: Any, responses: list) -> EncodedGroup:
         try:

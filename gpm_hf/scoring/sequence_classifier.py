@@ -11,6 +11,7 @@ one length.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from gpm_hf.modeling import evaluation_mode
 from .batches import attention_mask, batches_by_length, pad_right
 
 POOLING = ("model", "last_token")
+# The padding id is the model's, and threads share it.
+_PADDING_LOCK = Lock()
 
 
 class Row(NamedTuple):
@@ -106,17 +109,19 @@ class SequenceClassifier:
     @contextmanager
     def _padding(self, ids: list[list[int]]) -> Iterator[int]:
         """The id to pad a batch with, which meanwhile is the one that the model looks for."""
-        configured = self._text_config.pad_token_id
         if not self._is_own_class:
             # Nothing is padded, and nothing of the model is touched.
             yield 0
-        elif self._can_be_padded_by(configured) and not self._by_last_token:
-            yield configured
-        else:
-            last = {row[-1] for row in ids}
-            free = next(token for token in range(len(last) + 1) if token not in last)
-            self._text_config.pad_token_id = free
-            try:
-                yield free
-            finally:
-                self._text_config.pad_token_id = configured
+            return
+        with _PADDING_LOCK:
+            configured = self._text_config.pad_token_id
+            if not self._can_be_padded_by(configured) or self._by_last_token:
+                last = {row[-1] for row in ids}
+                free = next(token for token in range(len(last) + 1) if token not in last)
+                self._text_config.pad_token_id = free
+                try:
+                    yield free
+                finally:
+                    self._text_config.pad_token_id = configured
+                return
+        yield configured
