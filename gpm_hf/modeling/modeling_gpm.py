@@ -643,7 +643,7 @@ def _backbone_prefix(config):
 
 
 # Modules that are in evaluation mode for a while: how many calls need it, and what they were before the first one.
-_EVALUATED = WeakKeyDictionary()
+_EVALUATED: WeakKeyDictionary = WeakKeyDictionary()
 _EVALUATED_LOCK = Lock()
 
 
