@@ -3,11 +3,14 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli import evaluation_pairs, evaluation_policies, recipes
 from gpm_hf.cli.common import load_model, model_command
 from gpm_hf.hub.results import save_result
+
+if TYPE_CHECKING:
+    from gpm_hf.evaluation.cyclic import CyclicResult
 
 
 def add_commands(commands: Any) -> None:
@@ -52,11 +55,7 @@ def _cyclic(options: argparse.Namespace) -> None:
         print(json.dumps(result.to_dict()))
     else:
         print(result_table({Path(options.model).name: result}))
-        low, high = result.interval()
-        print(
-            f"\n95% interval of the pairs, over {len(result.prompts)} prompts: {low:.1%} to {high:.1%}. "
-            f"Largest |S + S^T|: {result.skew_error:.2g}."
-        )
+        print(f"\n{_interval_line(result)} Largest |S + S^T|: {result.skew_error:.2g}.")
     if options.output:
         data = Path(options.dataset).name if Path(options.dataset).exists() else options.dataset
         data = ", ".join(part for part in (data, options.config, options.split, options.keep) if part)
@@ -65,6 +64,15 @@ def _cyclic(options: argparse.Namespace) -> None:
         _draw_cycles(options.picture, rows, model, tokenizer)
         if options.format == "text":
             print(f"The first cycles are drawn in {options.picture}.")
+
+
+def _interval_line(result: "CyclicResult") -> str:
+    from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS, interval_text
+
+    prompts, interval = len(result.prompts), result.interval()
+    if interval is None:
+        return f"No interval of the pairs: {prompts} prompts say too little, at least {MIN_CLUSTERS} are needed."
+    return f"95% interval of the pairs, over {prompts} prompts: {interval_text(interval, '{:.1%} to {:.1%}')}."
 
 
 def _draw_cycles(path: str, rows: Any, model: Any, tokenizer: Any, at_most: int = 9) -> None:

@@ -34,7 +34,7 @@ def add_kinds(kinds: Any) -> None:
     )
     pairs.add_argument("--pictures", metavar="FOLDER", help=f"draw {_RELIABILITY} and {_LENGTH} into this folder")
     pairs.add_argument(
-        "--disagreements", type=int, default=10, help="with two scorers: so many pairs on which they differ most"
+        "--disagreements", type=int, help="with two scorers: so many pairs on which they differ most (default: 10)"
     )
 
 
@@ -61,13 +61,18 @@ def _rewardbench(options: argparse.Namespace) -> None:
 
 def _section_numbers(result: "RewardBenchResult") -> dict[str, Any]:
     """For a card. Only whole sections have the benchmark's numbers."""
-    found: dict[str, Any] = {"accuracy_interval": list(result.pairs.total.interval)}
+    from gpm_hf.evaluation.bootstrap import interval_list
+
+    found: dict[str, Any] = {"accuracy_interval": interval_list(result.pairs.total.interval)}
     for name, section in result.sections.items():
         if section.is_whole:
             key = f"{name.lower().replace(' ', '_')}_accuracy"
-            found |= {key: section.accuracy, f"{key}_interval": list(section.interval)}
-    if result.average is not None and result.average_interval is not None:
-        found |= {"average_accuracy": result.average, "average_accuracy_interval": list(result.average_interval)}
+            found |= {key: section.accuracy, f"{key}_interval": interval_list(section.interval)}
+    if result.average is not None:
+        found |= {
+            "average_accuracy": result.average,
+            "average_accuracy_interval": interval_list(result.average_interval),
+        }
     return found
 
 
@@ -85,8 +90,14 @@ def _pairs(options: argparse.Namespace) -> None:
     )
 
     check_options(options)
-    if options.disagreements < 1:
-        raise ValueError(f"--disagreements {options.disagreements}: at least 1 is needed.")
+    if options.disagreements is not None:
+        if options.disagreements < 1:
+            raise ValueError(f"--disagreements {options.disagreements}: at least 1 is needed.")
+        if len(options.scorers) != 2:
+            raise ValueError(
+                f"--disagreements compares two scorers, and {len(options.scorers)} "
+                f"{'is' if len(options.scorers) == 1 else 'are'} given: name two, or leave it out."
+            )
     scorers = load_scorers(options)
     rows, reports = read_datasets(options, scorers)
     results = [
@@ -95,7 +106,7 @@ def _pairs(options: argparse.Namespace) -> None:
     calibration = {result.scorer: calibration_report(result.log_odds.tolist()) for result in results}
     lengths = {result.scorer: length_report(result) for result in results}
     cycles = _cycles(options, rows, scorers)
-    differ = disagreements(results[0], results[1], options.disagreements) if len(results) == 2 else []
+    differ = disagreements(results[0], results[1], options.disagreements or 10) if len(results) == 2 else []
 
     found = [
         {

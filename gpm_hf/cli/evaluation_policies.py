@@ -120,7 +120,7 @@ def _win_rates(options: argparse.Namespace) -> None:
     else:
         print(win_rate_table(result), policy_table(result, options.baseline), cycle_lines(result), sep="\n\n")
         print(
-            f"\n{len(result.prompts)} prompts, judged by {result.scorer}. Intervals: 95%, over prompts. The von "
+            f"\n{len(result.prompts)} prompts, judged by {result.scorer}. {_intervals_line(result)} The von "
             "Neumann winner is of the mean over prompts of P - 1/2: the mixture of policies, one drawn for each "
             "prompt, that no policy beats."
         )
@@ -131,6 +131,14 @@ def _win_rates(options: argparse.Namespace) -> None:
         numbers = result.card_numbers(name, options.baseline)
         data = f"{_data_name(result)}, against {options.baseline}, judged by {_judge_name(options.scorers[0])}"
         save_result(folder / "results" / "win_rates.json", folder, "win-rates", data, numbers)
+
+
+def _intervals_line(result: "WinRates") -> str:
+    from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS
+
+    if len(result.prompts) < MIN_CLUSTERS:
+        return f"No intervals: at least {MIN_CLUSTERS} prompts are needed."
+    return "Intervals: 95%, over prompts."
 
 
 def _card_folders(options: argparse.Namespace, names: list[str]) -> dict[str, Path]:
@@ -298,8 +306,9 @@ def _lm_eval(options: argparse.Namespace) -> None:
         print(json.dumps(numbers))
     else:
         errors = ["" if score.standard_error is None else f"{score.standard_error:.4f}" for score in scores]
-        rows = [[score.name, f"{score.value:.4f}", error] for score, error in zip(scores, errors)]
-        print(markdown_table(["task", "value", "standard error"], rows))
+        ends = ["" if score.interval is None else "{:.4f} to {:.4f}".format(*score.interval) for score in scores]
+        rows = [[score.name, f"{score.value:.4f}", *rest] for score, *rest in zip(scores, errors, ends)]
+        print(markdown_table(["task", "value", "standard error", "95% interval"], rows))
     if options.output:
         parts = [
             *tasks,

@@ -1,8 +1,11 @@
-"""Confidence intervals by resampling."""
+"""Confidence intervals by resampling, where there is enough to resample."""
 
 from collections.abc import Sequence
 
 import numpy as np
+
+# Fewer clusters say next to nothing about the spread between clusters, and one says nothing at all.
+MIN_CLUSTERS = 5
 
 # Draws held at once: 8 MB, and as much again while they are multiplied.
 _DRAWS_AT_ONCE = 1 << 20
@@ -10,7 +13,7 @@ _DRAWS_AT_ONCE = 1 << 20
 
 def bootstrap_interval(
     right: Sequence[float], total: Sequence[float], level: float = 0.95, samples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """
     Percentile bootstrap interval of a share whose units come in clusters: whole clusters (prompts) are drawn with
     replacement, because the pairs of one prompt are not independent.
@@ -23,8 +26,8 @@ def bootstrap_interval(
         seed: the interval is a function of the arguments.
 
     Returns:
-        Lower and upper end of the interval of sum(right) / sum(total). One cluster alone says nothing about the
-        spread between clusters: its interval has no width.
+        Lower and upper end of the interval of sum(right) / sum(total); `None` where fewer than `MIN_CLUSTERS`
+        clusters have units, which say too little about the spread between clusters.
 
     Raises:
         ValueError: no units at all.
@@ -38,6 +41,8 @@ def bootstrap_interval(
     counts = np.column_stack([right, total]).astype(float)
     if not counts[:, 1].sum() > 0:
         raise ValueError("There is nothing to resample: the clusters are empty.")
+    if (counts[:, 1] > 0).sum() < MIN_CLUSTERS:
+        return None
     # A resample is a number of times that each cluster was drawn. In blocks, which take from the generator what one
     # draw of all would.
     rng, chance = np.random.default_rng(seed), np.full(len(counts), 1 / len(counts))
@@ -49,3 +54,13 @@ def bootstrap_interval(
     shares = sums[sums[:, 1] > 0]
     low, high = np.quantile(shares[:, 0] / shares[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def interval_text(interval: tuple[float, float] | None, form: str = " [{:.1%}, {:.1%}]") -> str:
+    """An interval to stand behind its number; nothing where there is none."""
+    return "" if interval is None else form.format(*interval)
+
+
+def interval_list(interval: tuple[float, float] | None) -> list[float] | None:
+    """An interval for JSON."""
+    return None if interval is None else list(interval)

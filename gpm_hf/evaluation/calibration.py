@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list
 from gpm_hf.tables import markdown_table
 
 
@@ -17,7 +17,7 @@ class ReliabilityBin(NamedTuple):
         pairs: in the bin.
         confidence: mean probability given to the response that the scorer prefers.
         accuracy: how often that one is preferred in the data.
-        interval: 95% bootstrap interval of `accuracy`.
+        interval: 95% bootstrap interval of `accuracy`; `None` for fewer than five pairs.
     """
 
     low: float
@@ -25,7 +25,7 @@ class ReliabilityBin(NamedTuple):
     pairs: int
     confidence: float
     accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        bins = [{**one._asdict(), "interval": list(one.interval)} for one in self.bins]
+        bins = [{**one._asdict(), "interval": interval_list(one.interval)} for one in self.bins]
         return {"pairs": self.pairs, "log_loss": self.log_loss, "brier": self.brier, "ece": self.ece, "bins": bins}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gpm_hf.data.rings import ring_edges
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list, interval_text
 from gpm_hf.tables import markdown_table
 
 # More responses in one knot of cycles than this take too long for an exact ceiling.
@@ -86,8 +86,11 @@ class CyclicResult:
         """The largest pair accuracy that a scalar reward could reach."""
         return self.ceiling / self.pairs
 
-    def interval(self, of: str = "pairs", level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap interval over prompts of the accuracy of `"pairs"` or `"cycles"`."""
+    def interval(self, of: str = "pairs", level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
+        """
+        Bootstrap interval over prompts of the accuracy of `"pairs"` or `"cycles"`; `None` where fewer than five
+        prompts have any.
+        """
         right = [getattr(counts, f"{of}_right") for counts in self.prompts]
         return bootstrap_interval(right, [getattr(counts, of) for counts in self.prompts], level, seed=seed)
 
@@ -97,8 +100,8 @@ class CyclicResult:
         shares = ("pair_accuracy", "cycle_accuracy", "scalar_ceiling", "skew_error")
         found: dict[str, Any] = {name: getattr(self, name) for name in (*names, *shares)}
         found["prompts"] = len(self.prompts)
-        found["pair_accuracy_interval"] = list(self.interval("pairs"))
-        found["cycle_accuracy_interval"] = list(self.interval("cycles")) if self.cycles else None
+        found["pair_accuracy_interval"] = interval_list(self.interval("pairs"))
+        found["cycle_accuracy_interval"] = interval_list(self.interval("cycles")) if self.cycles else None
         return found
 
 
@@ -250,9 +253,8 @@ def comparison_table(results: Mapping[str, Mapping[str, CyclicResult]]) -> str:
     for model, by_dataset in results.items():
         cells = dict.fromkeys(datasets, "-")
         for name, result in by_dataset.items():
-            low, high = result.interval("pairs")
             cycles = f"; cycles {result.cycle_accuracy:.1%}" if result.cycles else ""
-            cells[name] = f"{result.pair_accuracy:.1%} [{low:.1%}, {high:.1%}]{cycles}"
+            cells[name] = f"{result.pair_accuracy:.1%}{interval_text(result.interval('pairs'))}{cycles}"
             ceilings[name] = ceilings[name] or f"{result.scalar_ceiling:.1%}" + (
                 "; cycles 0.0%" if result.cycles else ""
             )

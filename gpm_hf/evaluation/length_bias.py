@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list
 from gpm_hf.evaluation.pairs import PairResult
 from gpm_hf.tables import markdown_table
 
@@ -17,14 +17,14 @@ class LengthBin(NamedTuple):
         low, high: the smallest and largest difference in the bin, length of the chosen minus that of the rejected
             response.
         pairs, accuracy: in the bin.
-        interval: 95% bootstrap interval of `accuracy`.
+        interval: 95% bootstrap interval of `accuracy`; `None` for fewer than five pairs.
     """
 
     low: float
     high: float
     pairs: int
     accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
 
 @dataclass
@@ -60,7 +60,7 @@ class LengthReport:
 
 
 def _to_dict(one: LengthBin) -> dict[str, Any]:
-    return {**one._asdict(), "interval": list(one.interval)}
+    return {**one._asdict(), "interval": interval_list(one.interval)}
 
 
 def characters(response: Any) -> int:

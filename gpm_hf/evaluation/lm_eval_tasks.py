@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS
 from gpm_hf.modeling import GPMConfig
+
+# Metrics of the harness that are not bounded by 0 and 1; all others whose value lies there are taken for shares.
+_PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+_NO_SHARES = (*_PERPLEXITIES, "likelihood", "bleu", "chrf", "chrf++", "ter", "mcc")
+_Z = 1.96
 
 
 class TaskScore(NamedTuple):
@@ -16,18 +22,47 @@ class TaskScore(NamedTuple):
         name: task, metric and, where there is one, filter: "gsm8k exact_match (strict-match)".
         value: as the harness gives it.
         standard_error: `None` where the harness gives none.
+        samples: examples behind it; `None` where the harness does not say.
     """
 
     name: str
     value: float
     standard_error: float | None
+    samples: int | None = None
 
     @property
     def interval(self) -> list[float] | None:
-        """95% interval, normal."""
-        if self.standard_error is None:
+        """
+        95% interval: the normal one, and for a share whose normal one would leave [0, 1] or have no width (none or all
+        of the examples right) Wilson's score interval. `None` without a standard error, for fewer than five examples,
+        and where no example differs from another and the number of examples would not help.
+        """
+        if self.standard_error is None or (self.samples is not None and self.samples < MIN_CLUSTERS):
             return None
-        return [self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error]
+        low, high = self.value - _Z * self.standard_error, self.value + _Z * self.standard_error
+        if self.standard_error > 0 and (not self._is_share or 0 <= low <= high <= 1):
+            return [low, high]
+        # Of examples that are right or wrong exactly their number; for other means, and groups of tasks, as many such
+        # examples as have the same standard error.
+        size = self.value * (1 - self.value) / self.standard_error**2 + 1 if self.standard_error else self.samples
+        if size is None or not self._is_share or (not self.standard_error and 0 < self.value < 1):
+            return None
+        return wilson_interval(self.value, size)
+
+    @property
+    def _is_share(self) -> bool:
+        return 0 <= self.value <= 1 and self.name.split(" ")[1] not in _NO_SHARES
+
+
+def wilson_interval(share: float, size: float, z: float = _Z) -> list[float]:
+    """
+    Wilson's score interval of a share of independent events (Wilson, "Probable inference, the law of succession, and
+    statistical inference", 1927). It stays inside [0, 1], and has a width where the share is 0 or 1.
+    """
+    shrink = 1 + z**2 / size
+    middle = (share + z**2 / (2 * size)) / shrink
+    half = z / shrink * (share * (1 - share) / size + z**2 / (4 * size**2)) ** 0.5
+    return [max(middle - half, 0.0), min(middle + half, 1.0)]
 
 
 def model_arguments(model: str) -> dict[str, Any]:
@@ -98,9 +133,11 @@ def run_lm_eval(
     for task, metrics in answer["results"].items():
         for key, value in metrics.items():
             metric, _, kind = key.partition(",")
+            # `sample_len` has no kind.
             if not kind or metric.endswith("_stderr") or isinstance(value, str):
                 continue
             spread = metrics.get(f"{metric}_stderr,{kind}")
             name = f"{task} {metric}" if kind == "none" else f"{task} {metric} ({kind})"
-            scores.append(TaskScore(name, float(value), spread if isinstance(spread, float) else None))
+            deviation = spread if isinstance(spread, float) else None
+            scores.append(TaskScore(name, float(value), deviation, metrics.get("sample_len")))
     return scores

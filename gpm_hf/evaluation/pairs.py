@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list, interval_text
 from gpm_hf.evaluation.scored_groups import ResponseGroup, score_groups
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
@@ -21,13 +21,13 @@ class PairCounts(NamedTuple):
     """
     Attributes:
         pairs, right, ties: a tie is not right, as in RewardBench.
-        interval: 95% bootstrap interval, over prompts, of the share that is right.
+        interval: 95% bootstrap interval, over prompts, of the share that is right; `None` for fewer than five.
     """
 
     pairs: int
     right: int
     ties: int
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
     @property
     def accuracy(self) -> float:
@@ -36,7 +36,7 @@ class PairCounts(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self._asdict(), "interval": list(self.interval), "accuracy": self.accuracy}
+        return {**self._asdict(), "interval": interval_list(self.interval), "accuracy": self.accuracy}
 
 
 @dataclass
@@ -171,5 +171,4 @@ def pairs_table(results: Sequence[PairResult], field: str = "subset") -> str:
 
 
 def _cell(counts: PairCounts) -> str:
-    low, high = counts.interval
-    return f"{counts.accuracy:.1%} [{low:.1%}, {high:.1%}] ({counts.right}/{counts.pairs})"
+    return f"{counts.accuracy:.1%}{interval_text(counts.interval)} ({counts.right}/{counts.pairs})"

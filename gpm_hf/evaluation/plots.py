@@ -222,8 +222,8 @@ def _strongest_plane(embeddings: torch.Tensor, scales: torch.Tensor | None) -> t
 
 def plot_policy_progress(path: str | Path, log_history: Sequence[dict], title: str) -> None:
     """
-    Draws what a run of [`OnlineGPOTrainer`] logged: the win rate against the initial policy, how far the policy has
-    moved from it, and the length of its answers.
+    Draws what a run of [`OnlineGPOTrainer`] logged: the win rate against the initial policy, KL(start || policy) with
+    its standard error, how far the policy has moved from it, and the length of its answers.
 
     Args:
         path: the PNG file to write.
@@ -240,16 +240,18 @@ def plot_policy_progress(path: str | Path, log_history: Sequence[dict], title: s
 
     panels = {
         "win_rate": "Win rate against\nthe initial policy",
-        "kl_to_start": "KL from the initial policy\n(nats per answer)",
+        "kl_start_policy": "KL(start || policy)\n(nats per answer)",
         "completions/mean_length": "Mean length of answers\n(tokens)",
     }
-    if not any("win_rate" in entry for entry in log_history):
+    if not any(entry.get("win_rate") is not None for entry in log_history):
         raise ValueError("The log has no `win_rate`: train with `win_rate_prompts` above 0.")
     figure, axes = pyplot.subplots(1, len(panels), figsize=(11, 3.6), layout="constrained")
     figure.suptitle(textwrap.shorten(title, 110, placeholder="..."))
     for axis, (name, label) in zip(axes, panels.items()):
-        points = [(entry["step"], entry[name]) for entry in log_history if name in entry]
-        axis.plot(*zip(*points), marker="o", markersize=4)
+        # What was undefined in an interval, as where no answer had text, is logged as `None`.
+        points = [(entry["step"], entry[name]) for entry in log_history if entry.get(name) is not None]
+        error = [entry.get(f"{name}_standard_error") or 0.0 for entry in log_history if entry.get(name) is not None]
+        axis.errorbar(*zip(*points), error if any(error) else None, marker="o", markersize=4, capsize=2)
         axis.set_title(label, fontsize=10)
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)

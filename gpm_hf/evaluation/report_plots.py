@@ -110,8 +110,11 @@ def plot_accuracy_by_length(path: str | Path, results: Mapping[str, LengthReport
 
 
 def _bars(bins, accuracy: np.ndarray) -> np.ndarray:
-    """Distances of the intervals' ends from the accuracy, shape (2, bins); rounding may put an end beyond it."""
-    ends = np.array([one.interval for one in bins]).T
+    """
+    Distances of the intervals' ends from the accuracy, shape (2, bins), NaN where a bin has no interval; rounding may
+    put an end beyond it.
+    """
+    ends = np.array([one.interval or (np.nan, np.nan) for one in bins]).T
     return np.maximum([accuracy - ends[0], ends[1] - accuracy], 0)
 
 

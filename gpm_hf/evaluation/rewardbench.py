@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpm_hf.evaluation.bootstrap import interval_list, interval_text
 from gpm_hf.evaluation.pairs import PairResult, score_pairs
 from gpm_hf.evaluation.rewardbench_sections import SECTIONS, SUBSETS, check_subsets, paper_average, section_scores
 from gpm_hf.evaluation.stratified_bootstrap import Stratum, stratified_interval
@@ -17,14 +18,14 @@ class SectionResult(NamedTuple):
     """
     Attributes:
         accuracy: the mean of the subsets that are there, weighted by example counts, from 0 to 1.
-        interval: its 95% bootstrap interval over the prompts within each subset.
+        interval: its 95% bootstrap interval over the prompts within each subset; `None` where they are too few.
         rows: measured.
         lacking: subsets that do not have as many rows as the benchmark ("hep-go: 0 of 164"); empty for a whole
             section.
     """
 
     accuracy: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     rows: int
     lacking: list[str]
 
@@ -104,17 +105,16 @@ class RewardBenchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. `average` is null unless the benchmark is whole; each section says what it lacks."""
-        interval = self.average_interval
         return {
             "benchmark": "RewardBench",
             **self.pairs.to_dict(),
             "sections": {
-                name: {**section._asdict(), "interval": list(section.interval), "is_whole": section.is_whole}
+                name: {**section._asdict(), "interval": interval_list(section.interval), "is_whole": section.is_whole}
                 for name, section in self.sections.items()
             },
             "is_whole": self.is_whole,
             "average": self.average,
-            "average_interval": None if interval is None else list(interval),
+            "average_interval": interval_list(self.average_interval),
         }
 
 
@@ -157,9 +157,8 @@ def rewardbench_table(results: Sequence[RewardBenchResult]) -> str:
                 cells.append("-")
                 continue
             section = sections[name]
-            low, high = section.interval
             mark = "" if section.is_whole else " (partial)"
-            cells.append(f"{section.accuracy:.2%} [{low:.1%}, {high:.1%}]{mark}")
+            cells.append(f"{section.accuracy:.2%}{interval_text(section.interval)}{mark}")
             if not section.is_whole:
                 notes[f"{name} is partial: {'; '.join(section.lacking)}."] = True
         average = "-" if result.average is None else f"{result.average:.2%}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpm_hf.data.best_of_files import TIES
 from gpm_hf.evaluation.best_of_n import RULES, best_of_n_regret, choice
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list, interval_text
 from gpm_hf.evaluation.scored_groups import ResponseGroup, score_groups
 from gpm_hf.evaluation.ties import TiesResult, ties_result
 from gpm_hf.scoring.scorer import Scorer
@@ -45,7 +45,7 @@ class RewardBench2Result:
     reused: int = 0
 
     @cached_property
-    def accuracies(self) -> dict[str, tuple[float, tuple[float, float], int]]:
+    def accuracies(self) -> dict[str, tuple[float, tuple[float, float] | None, int]]:
         """By subset other than Ties: the probability of choosing a correct answer, its 95% interval, rows."""
         credits: dict[str, list[float]] = {}
         for row, matrix in self._best_of():
@@ -104,7 +104,7 @@ class RewardBench2Result:
             "rule": self.rule,
             "rows": len(self.rows),
             "subsets": {
-                subset: {"accuracy": accuracy, "interval": list(interval), "rows": rows}
+                subset: {"accuracy": accuracy, "interval": interval_list(interval), "rows": rows}
                 for subset, (accuracy, interval, rows) in self.accuracies.items()
             },
             "ties": None if self.ties is None else self.ties.to_dict(),
@@ -178,8 +178,8 @@ def rewardbench2_table(results: Iterable[RewardBench2Result]) -> str:
     rows = []
     for result in results:
         cells = dict.fromkeys(subsets, "-")
-        for subset, (accuracy, (low, high), _) in result.accuracies.items():
-            cells[subset] = f"{accuracy:.1%} [{low:.1%}, {high:.1%}]"
+        for subset, (accuracy, interval, _) in result.accuracies.items():
+            cells[subset] = f"{accuracy:.1%}{interval_text(interval)}"
         ties = None if result.ties is None else result.ties.score
         regret = ", ".join(f"{n}: {regret:.3f}" for n, regret in result.regrets.items()) or "-"
         shares = ["-" if share is None else f"{share:.1%}" for share in (ties, result.average)]

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS
+
 
 class Stratum(NamedTuple):
     """
@@ -23,7 +25,7 @@ class Stratum(NamedTuple):
 
 def stratified_interval(
     strata: Sequence[Stratum], level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """
     Percentile bootstrap interval of sum(weight * share) / sum(weight), where clusters are drawn with replacement
     within each part: how many prompts a benchmark has in each subset is no accident, and resampling them all in one
@@ -35,11 +37,18 @@ def stratified_interval(
         samples: resamples.
         seed: the interval is a function of the arguments.
 
+    Returns:
+        Lower and upper end; `None` where the clusters say too little about the spread: a part's first cluster says
+        nothing of its own spread, and beyond the first ones there are fewer than in the smallest sample that
+        [`~gpm_hf.evaluation.bootstrap_interval`] takes.
+
     Raises:
         ValueError: no parts, or an empty one.
     """
     if not strata or not all(len(stratum.total) for stratum in strata):
         raise ValueError("There is nothing to resample: a part is empty, or there is none.")
+    if sum(len(stratum.total) - 1 for stratum in strata) < MIN_CLUSTERS - 1:
+        return None
     rng = np.random.default_rng(seed)
     means = np.zeros(samples)
     for stratum in strata:

@@ -9,7 +9,8 @@ import numpy as np
 from gpm_hf.data.best_of_files import ties_question
 from gpm_hf.preference import decompose
 
-# process_single_model in rewardbench/utils.py of allenai/reward-bench (Apache-2.0).
+# process_single_model in rewardbench/utils.py of allenai/reward-bench (Apache-2.0), as RewardBench 2 was released with
+# it (June 2025, before pull request 244).
 _WEIGHTS = {"tied_accuracy": 0.3, "ref_accuracy": 0.3, "preferred": 0.2, "preferred_hard": 0.2, "margin": 0.01}
 
 
@@ -32,7 +33,9 @@ class TiesResult:
             correct answers are preferred to all wrong ones; `None` without such rows.
         preferred: share of the questions whose tied row has a larger gap than spread.
         preferred_hard: the same with the smaller gap of the tied and the ref row.
-        margin: mean of tanh(smaller gap / spread - 1).
+        margin: mean of tanh(smaller gap / spread - 1). Questions whose correct answers all have one and the same score
+            have no spread to divide by: they are left out, as in the release of RewardBench 2 (its repository has
+            since come to count them as +1, -1 or 0); 0 where none is left.
         unpaired: questions without a partner row, which RewardBench 2 does not have.
     """
 
@@ -109,7 +112,7 @@ def ties_result(rows: Sequence[Mapping[str, Any]], scores: Sequence[np.ndarray],
         ref_accuracy=_share([one.gap > 0 for one in ref.values()]),
         preferred=_share(gap > spread),
         preferred_hard=_share(smaller > spread),
-        margin=_share([_margin(one, by) for one, by in zip(smaller, spread)]),
+        margin=_margin(smaller, spread),
         unpaired=sorted(set(ref) ^ set(tied)),
     )
 
@@ -118,8 +121,8 @@ def _share(values: Any) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def _margin(gap: float, spread: float) -> float:
-    """tanh(gap / spread - 1), with its limits where the correct answers are all equal; 0 for 0/0, as in the source."""
-    if spread == 0:
-        return float(np.sign(gap))
-    return float(np.tanh(gap / spread - 1))
+def _margin(gaps: np.ndarray, spreads: np.ndarray) -> float | None:
+    if not len(spreads):
+        return None
+    spread_out = spreads > 0
+    return _share(np.tanh(gaps[spread_out] / spreads[spread_out] - 1)) or 0.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS, bootstrap_interval, interval_list, interval_text
 from gpm_hf.evaluation.length_control import length_controlled_win_rate
 from gpm_hf.evaluation.policy_answers import PolicyAnswers, assistant_text, same_prompts
 from gpm_hf.evaluation.scored_groups import ResponseGroup, score_groups
@@ -18,6 +18,8 @@ from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
 
 _RESAMPLES = 2000
+# With fewer prompts the bootstrap's intervals are too narrow: it takes the sample's spread for the population's.
+_MANY = 30
 
 
 @dataclass
@@ -28,7 +30,8 @@ class PolicyCycle:
     Attributes:
         policies: their names.
         win_rates: of each against the next one, the last against the first.
-        is_certain: whether the 95% interval of every one of these win rates lies above 1/2.
+        is_certain: whether the 95% interval of every one of these win rates lies above 1/2; with few prompts Student's
+            interval as well, which is wider than the bootstrap's. False where there are no intervals.
     """
 
     policies: list[str]
@@ -75,19 +78,20 @@ class WinRates:
 
     @cached_property
     def intervals(self) -> np.ndarray:
-        """Shape (K, K, 2): 95% bootstrap intervals, over prompts, of the win rates."""
+        """Shape (K, K, 2): 95% bootstrap intervals of the win rates, over prompts; NaN for fewer than five of them."""
         size = len(self.policies)
         found = np.full((size, size, 2), 0.5)
         ones = [1] * len(self.prompts)
         for a, b in combinations(range(size), 2):
-            low, high = bootstrap_interval(self.probabilities[:, a, b].tolist(), ones, samples=_RESAMPLES)
+            interval = bootstrap_interval(self.probabilities[:, a, b].tolist(), ones, samples=_RESAMPLES)
+            low, high = (np.nan, np.nan) if interval is None else interval
             found[a, b], found[b, a] = (low, high), (1 - high, 1 - low)
         return found
 
-    def interval(self, policy: str, opponent: str) -> tuple[float, float]:
-        """The 95% interval of one win rate."""
+    def interval(self, policy: str, opponent: str) -> tuple[float, float] | None:
+        """The 95% interval of one win rate; `None` for fewer than five prompts."""
         low, high = self.intervals[self.policies.index(policy), self.policies.index(opponent)].tolist()
-        return low, high
+        return None if np.isnan(low) else (low, high)
 
     def game(self, payoff: str = "probability") -> np.ndarray:
         """
@@ -132,7 +136,16 @@ class WinRates:
     def _cycle(self, names: list[str]) -> PolicyCycle:
         edges = list(zip(names, [*names[1:], names[0]]))
         rates = [float(self.matrix[self.policies.index(a), self.policies.index(b)]) for a, b in edges]
-        return PolicyCycle(names, rates, all(self.interval(a, b)[0] > 0.5 for a, b in edges))
+        return PolicyCycle(names, rates, all(self._is_above_half(a, b) for a, b in edges))
+
+    def _is_above_half(self, policy: str, opponent: str) -> bool:
+        interval = self.interval(policy, opponent)
+        if interval is None or interval[0] <= 0.5:
+            return False
+        if len(self.prompts) >= _MANY:
+            return True
+        a, b = self.policies.index(policy), self.policies.index(opponent)
+        return _student_low(self.probabilities[:, a, b]) > 0.5
 
     def length_controlled(self, policy: str, baseline: str) -> float | None:
         """The win rate if the answers were as long as the baseline's, see [`length_controlled_win_rate`]."""
@@ -147,7 +160,9 @@ class WinRates:
                 "mean_characters": float(self.characters[:, place].mean()),
                 "mean_tokens": None if self.tokens is None else float(self.tokens[:, place].mean()),
                 "win_rates": {other: float(self.matrix[place, at]) for at, other in enumerate(self.policies)},
-                "intervals": {other: list(self.interval(name, other)) for other in self.policies if other != name},
+                "intervals": {
+                    other: interval_list(self.interval(name, other)) for other in self.policies if other != name
+                },
             }
             if baseline is not None and name != baseline:
                 policies[name]["length_controlled_win_rate"] = self.length_controlled(name, baseline)
@@ -175,13 +190,21 @@ class WinRates:
         a, b = self.policies.index(policy), self.policies.index(baseline)
         found: dict[str, Any] = {
             "win_rate": float(self.matrix[a, b]),
-            "win_rate_interval": list(self.interval(policy, baseline)),
+            "win_rate_interval": interval_list(self.interval(policy, baseline)),
             "length_controlled_win_rate": self.length_controlled(policy, baseline),
             "mean_characters": float(self.characters[:, a].mean()),
             "mean_characters_of_the_baseline": float(self.characters[:, b].mean()),
             "prompts": len(self.prompts),
         }
         return {name: value for name, value in found.items() if value is not None}
+
+
+def _student_low(values: np.ndarray) -> float:
+    """Lower end of the 95% interval of the mean by Student's t."""
+    from scipy.special import stdtrit
+
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - stdtrit(len(values) - 1, 0.975) * error)
 
 
 def measure_win_rates(
@@ -237,7 +260,7 @@ def win_rate_table(result: WinRates) -> str:
     rows = []
     for place, name in enumerate(result.policies):
         cells = [
-            "" if name == other else f"{result.matrix[place, at]:.1%} {_between(result.interval(name, other))}"
+            "" if name == other else f"{result.matrix[place, at]:.1%}{_between(result.interval(name, other))}"
             for at, other in enumerate(result.policies)
         ]
         rows.append([name, *cells])
@@ -273,14 +296,14 @@ def policy_table(result: WinRates, baseline: str | None = None) -> str:
         elif baseline is not None:
             rate = result.matrix[place, result.policies.index(baseline)]
             controlled = result.length_controlled(name, baseline)
-            row.append(f"{rate:.1%} {_between(result.interval(name, baseline))}")
+            row.append(f"{rate:.1%}{_between(result.interval(name, baseline))}")
             row.append("undetermined" if controlled is None else f"{controlled:.1%}")
         rows.append([*row, f"{winner[place]:.1%}", f"{against[place]:.1%}"])
     return markdown_table(header, rows)
 
 
-def _between(interval: tuple[float, float]) -> str:
-    return f"({interval[0]:.1%} to {interval[1]:.1%})"
+def _between(interval: tuple[float, float] | None) -> str:
+    return interval_text(interval, " ({:.1%} to {:.1%})")
 
 
 def cycle_lines(result: WinRates, at_most: int = 10) -> str:
@@ -291,7 +314,10 @@ def cycle_lines(result: WinRates, at_most: int = 10) -> str:
     for cycle in sorted(result.cycles, key=lambda cycle: not cycle.is_certain)[:at_most]:
         ring = " > ".join([*cycle.policies, cycle.policies[0]])
         rates = ", ".join(f"{rate:.1%}" for rate in cycle.win_rates)
-        certain = "every interval above 1/2" if cycle.is_certain else "not every interval above 1/2: may be chance"
+        if len(result.prompts) < MIN_CLUSTERS:
+            certain = f"no intervals under {MIN_CLUSTERS} prompts: may be chance"
+        else:
+            certain = "every interval above 1/2" if cycle.is_certain else "not every interval above 1/2: may be chance"
         lines.append(f"Cycle: {ring} (win rates {rates}; {certain}).")
     if len(result.cycles) > at_most:
         lines.append(f"And {len(result.cycles) - at_most} more.")

@@ -6,12 +6,14 @@ judged on topics that were not in training.
 
 import csv
 from collections.abc import Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
 from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
+from gpm_hf.evaluation.bootstrap import interval_text
 from gpm_hf.evaluation.calibration import calibration_report
 from gpm_hf.evaluation.cyclic import CyclicResult, PromptCounts, evaluate_pairs
 from gpm_hf.files import written_whole
@@ -198,9 +200,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _share(result: CyclicResult, of: str) -> str:
-    low, high = result.interval(of)
     share = result.pair_accuracy if of == "pairs" else result.cycle_accuracy
-    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
+    return f"{share:.1%}{interval_text(result.interval(of))}"
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -209,7 +210,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         found = {name: value for name, value in _result_of(row).to_dict().items() if name != "skew_error"}
         for name in ("pair_accuracy", "cycle_accuracy"):
-            found[f"{name}_low"], found[f"{name}_high"] = found.pop(f"{name}_interval")
+            found[f"{name}_low"], found[f"{name}_high"] = found.pop(f"{name}_interval") or (None, None)
         lines.append({**row["cell"], **found, "log_loss": row["result"]["log_loss"], "seconds": row["seconds"]})
     with written_whole(path) as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -238,7 +239,8 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             axis.errorbar([dim + shift for dim, _ in line], values, bars, marker="o", capsize=3, label=part)
         value, bars = _points([reward], of)
         axis.axhline(value[0], color="0.3", label="Bradley-Terry")
-        axis.axhspan(value[0] - bars[0][0], value[0] + bars[1][0], color="0.3", alpha=0.15)
+        if isfinite(bars[0][0]):
+            axis.axhspan(value[0] - bars[0][0], value[0] + bars[1][0], color="0.3", alpha=0.15)
         ceiling = reward.scalar_ceiling if of == "pairs" else 0.0
         axis.axhline(ceiling, color="0.5", linestyle="--", label="ceiling of any scalar reward")
         axis.set_title("pairs right" if of == "pairs" else "whole cycles right")
@@ -254,9 +256,9 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _points(results: Sequence[CyclicResult], of: str) -> tuple[list[float], list[list[float]]]:
-    """Shares, and the distances of their intervals' ends; rounding may put an end beyond the share."""
+    """Shares, and the distances of their intervals' ends (NaN without); rounding may put an end beyond the share."""
     shares = [float(one.pair_accuracy if of == "pairs" else one.cycle_accuracy or 0.0) for one in results]
-    ends = [one.interval(of) for one in results]
+    ends = [one.interval(of) or (nan, nan) for one in results]
     below = [max(share - low, 0.0) for share, (low, _) in zip(shares, ends)]
     above = [max(high - share, 0.0) for share, (_, high) in zip(shares, ends)]
     return shares, [below, above]

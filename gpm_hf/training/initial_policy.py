@@ -16,12 +16,32 @@ from gpm_hf.training.opponents import decode_completions
 
 @dataclass
 class Answers:
-    """Answers to n prompts: token ids, text (a string, or messages for a conversation), log-probability of each."""
+    """
+    Answers to n prompts: token ids, text (a string, or messages for a conversation), log-probability of each token.
+    """
 
     prompts: list
     token_ids: list
     completions: list
     log_probs: list
+
+
+def sampled_divergence(log_probs, other_log_probs):
+    """
+    KL(p || q) of two policies, estimated on answers that p sampled: Schulman's k3, `(r - 1) - log r` with r = q/p,
+    summed over the tokens of each answer. By the chain rule the sum has the divergence of whole answers for its mean;
+    it is never negative, unlike the plain mean of log p - log q. Source: J. Schulman, "Approximating KL Divergence"
+    (2020), http://joschu.net/blog/kl-approx.html.
+
+    Args:
+        log_probs (`torch.Tensor`): shape (n, length), of each token under p, which sampled it; padding is 0.
+        other_log_probs (`torch.Tensor`): the same under q.
+
+    Returns:
+        `torch.Tensor`: shape (n,), nats per answer.
+    """
+    log_ratio = (other_log_probs - log_probs).double()
+    return (torch.expm1(log_ratio) - log_ratio).clamp(min=0).sum(-1)
 
 
 class InitialPolicy:
@@ -57,7 +77,7 @@ class InitialPolicy:
     def sample(self):
         """Samples the initial policy's answers. All processes call this together."""
         prompt_ids, token_ids, completions = self._respond()
-        log_probs = self._log_probs(prompt_ids, token_ids).tolist()
+        log_probs = [row[: len(ids)] for row, ids in zip(self._log_probs(prompt_ids, token_ids).tolist(), token_ids)]
         columns = ([row["prompt"] for row in self.rows], token_ids, completions, log_probs)
         self.answers = Answers(*[gather_object(values)[: self.size] for values in columns])
 
@@ -74,6 +94,11 @@ class InitialPolicy:
                 f"{self.size} prompts of now. Resume with the `win_rate_prompts` and the data set of the interrupted "
                 "run."
             )
+        if any(not isinstance(row, list) for row in self.answers.log_probs):
+            raise ValueError(
+                f"{path} was written by an earlier version, which kept one log-probability per answer and not per "
+                "token. Remove it: win rates and divergence are then against the policy as resumed."
+            )
 
     def measure(self):
         """
@@ -81,16 +106,22 @@ class InitialPolicy:
 
         Returns:
             `dict`: `win_rate`, the mean probability that the present policy's answer is preferred (pairs with an
-            answer without text are left out; NaN if no pair is left), and `kl_to_start`, the mean over the stored
-            answers of log pi_start(y) - log pi(y), in nats per answer: the sampled KL divergence of the initial policy
-            from the present one, at the sampling temperature.
+            answer without text are left out; NaN if no pair is left), and `kl_start_policy`, KL(start || policy) in
+            nats per answer, the divergence over what the initial policy answers, at the sampling temperature (and as
+            if neither `top_p` nor `top_k` cut it), with its `kl_start_policy_standard_error` over prompts (from two
+            on); see [`sampled_divergence`].
+
+        KL(policy || start), which RLHF penalises, is over what the policy answers, and takes the initial policy's
+        probabilities of it: only a second model in memory has those, while the initial policy's own answers are
+        stored with theirs.
         """
         answers = self._sampled()
         prompt_ids, token_ids, completions = self._respond()
         stored_ids = [answers.token_ids[index] for index in self.local]
         log_probs = self._log_probs(prompt_ids, stored_ids)
-        start = torch.tensor([answers.log_probs[index] for index in self.local], device=log_probs.device)
-        divergence = self.trainer.accelerator.gather(start - log_probs)[: self.size].mean()
+        start = pad([torch.tensor(answers.log_probs[index]) for index in self.local], padding_value=0.0)
+        divergences = sampled_divergence(start.to(log_probs.device), log_probs)
+        divergences = self.trainer.accelerator.gather(divergences)[: self.size]
 
         inputs, pairs, pair_ids = [], [], []
         for row, index, completion, ids in zip(self.rows, self.local, completions, token_ids):
@@ -99,7 +130,13 @@ class InitialPolicy:
             pair_ids += [ids, answers.token_ids[index]]
         groups, scores = self.trainer.judge(inputs, [row["prompt"] for row in inputs], pairs, pair_ids, group_size=2)
         counted = groups[:, 0] // 2 < self.size
-        return {"win_rate": scores[counted, 0, 1].sigmoid().nanmean().item(), "kl_to_start": divergence.item()}
+        found = {
+            "win_rate": scores[counted, 0, 1].sigmoid().nanmean().item(),
+            "kl_start_policy": divergences.mean().item(),
+        }
+        if self.size > 1:
+            found["kl_start_policy_standard_error"] = (divergences.std() / self.size**0.5).item()
+        return found
 
     def _sampled(self):
         if self.answers is None:
@@ -120,7 +157,7 @@ class InitialPolicy:
 
     @torch.no_grad()
     def _log_probs(self, prompt_ids, token_ids):
-        """Log-probability of each answer under the present policy, shape (n,)."""
+        """Log-probability of each answer's tokens under the present policy, shape (n, length); padding is 0."""
         trainer = self.trainer
         fill = trainer._tokenizer.pad_token_id
 
@@ -140,7 +177,7 @@ class InitialPolicy:
                 answer_mask.shape[1],
                 batch_size=trainer.args.per_device_train_batch_size,
             )
-        return (log_probs * answer_mask.to(device)).sum(-1)
+        return log_probs * answer_mask.to(device)
 
 
 class ProgressCallback(TrainerCallback):

@@ -89,8 +89,9 @@ class OnlineGPOConfig(GRPOConfig):
         win_rate_prompts (`int`, *optional*, defaults to `16`):
             Size of the fixed set of prompts (the first of the evaluation set, else of the training set) that the
             initial policy answers once at the start. Logged from then on: `win_rate`, the mean probability that an
-            answer of the present policy is preferred to it by the preference model, and `kl_to_start`, the divergence
-            of the initial policy from the present one, estimated on the same stored answers. The mean reward of
+            answer of the present policy is preferred to it by the preference model, and
+            `kl_start_policy`, KL(start || policy) in nats per answer, estimated on the same stored answers, with its
+            standard error. The mean reward of
             self-play is always 0 and shows no progress. 0 turns it off.
         win_rate_steps (`int`, *optional*, defaults to `20`):
             Optimizer steps between two such measurements; the last one is after the last step.

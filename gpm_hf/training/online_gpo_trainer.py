@@ -181,9 +181,10 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
                 self.preference_signal = signal
                 reward_funcs = [self.preference, *reward_funcs]
                 processing_classes = [None, *processing_classes]
-        elif not reward_funcs:
+        elif not reward_funcs and not kwargs.get("environment_factory"):
             raise ValueError("There is nothing to learn from: give a `preference_model`, or `reward_funcs`.")
 
+        given = len(reward_funcs)
         initial = copy_of_policy(model, args, train_dataset, kwargs.get("peft_config"))
         super().__init__(
             model,
@@ -201,7 +202,9 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
         self.add_callback(_SaveStepsCheck())
         self.data_sources = data_sources(train_dataset)
         self.was_given_a_name = isinstance(model, str)
-        self._preference_name = preference_name
+        # After those that were given come the environments that own their rewards.
+        environments = [f"`{name}`" for name in self.reward_func_names[given:]]
+        self._preference_name = ", ".join(filter(None, [preference_name, *environments]))
         self.initial_policy: InitialPolicy | None = None
         if args.win_rate_prompts:
             has_one = eval_dataset is not None and not isinstance(eval_dataset, dict)

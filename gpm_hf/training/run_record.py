@@ -50,7 +50,14 @@ _GPO_OPTIONS = (
     "max_completion_length",
 )
 _REWARD_METRICS = ("accuracy", "mean_probability", "mean_log_odds", "loss", "rows_over_max_length")
-_GPO_METRICS = ("win_rate", "kl_to_start", "completions/mean_length", "loss", "gpo/groups_with_cycle")
+_GPO_METRICS = (
+    "win_rate",
+    "kl_start_policy",
+    "kl_start_policy_standard_error",
+    "completions/mean_length",
+    "loss",
+    "gpo/groups_with_cycle",
+)
 _OFFLINE_OPTIONS = ("gpo_beta", "length_normalize", "rescale_loss", "max_length")
 _OFFLINE_METRICS = ("loss", "gpo/residual_abs", "gpo/sign_accuracy", "gpo/pair_accuracy", "rows_over_max_length")
 _POLICY = {"online": (_GPO_OPTIONS, _GPO_METRICS), "offline": (_OFFLINE_OPTIONS, _OFFLINE_METRICS)}
@@ -190,7 +197,10 @@ def _tags(trainer, tags: Any) -> list[str]:
 
 
 def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
-    """The last value of each metric, evaluation and training apart, with the step at which it was logged."""
+    """
+    The last value of each metric, evaluation and training apart, with the step at which it was logged. What was
+    undefined over an interval (a win rate where no answer had text) is logged as `None`, and passed over.
+    """
     state = trainer.state
     # Where the best checkpoint was loaded in the end, what was logged after it is of other weights.
     last = state.best_global_step if trainer.args.load_best_model_at_end and state.best_global_step else None
@@ -200,7 +210,7 @@ def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
             continue
         for name in names:
             for key, kind in ((f"eval_{name}", "evaluation"), (name, "training")):
-                if key in entry:
+                if entry.get(key) is not None:
                     readable = name.split("/")[-1].replace("_", " ")
                     latest[kind, name] = (f"{readable} ({kind}, step {entry['step']})", float(entry[key]))
     return dict(latest.values())

@@ -259,9 +259,18 @@ def test_reports_of_pairs_by_hand(capsys, use, ring):
     assert first["difference"] == pytest.approx(1 / (1 + math.exp(-1)) - 1 / (1 + math.exp(3)))
     code, out, _ = ask(capsys, *arguments, "--disagreements", "1")
     assert code == 0 and "By difficulty" not in out
-    for part in ("75.0% [", "(3/4)", "log-loss", "prefers the longer", "triples in a cycle", "| 100.0% |"):
+    for part in ("| 75.0% (3/4) |", "log-loss", "prefers the longer", "triples in a cycle", "| 100.0% |"):
         assert part in out
     assert out.count("P(chosen), cycle") == 1 and out.count("| b | cccc |") == 1
+
+
+def test_disagreements_are_between_two(capsys, use, ring):
+    for names in (["cycle"], ["cycle", "long", "third"]):
+        use()
+        code, out, err = ask(capsys, "eval", "pairs", *names, "--dataset", ring, "--disagreements", "3")
+        assert code == 1 and not out and f"compares two scorers, and {len(names)} " in err
+    code, _, err = ask(capsys, "eval", "pairs", "a", "b", "--dataset", ring, "--disagreements", "0")
+    assert code == 1 and "at least 1 is needed" in err
 
 
 def test_one_scorer_has_no_disagreements_and_pairs_alone_no_cycles(capsys, use, bench):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpm_hf.evaluation.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list, interval_text
 
 
 def test_width_of_single_units_is_the_binomials():
@@ -36,6 +36,16 @@ def test_coverage():
 
 
 def test_it_is_a_function_of_its_arguments_and_needs_units():
-    assert bootstrap_interval([1, 0, 1], [1, 2, 1], seed=5) == bootstrap_interval([1, 0, 1], [1, 2, 1], seed=5)
+    right, total = [1, 0, 1, 1, 1], [1, 2, 1, 3, 1]
+    assert bootstrap_interval(right, total, seed=5) == bootstrap_interval(right, total, seed=5) != (0, 0)
     with pytest.raises(ValueError, match="nothing to resample"):
         bootstrap_interval([0], [0])
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 4])
+def test_few_clusters_have_no_interval(clusters):
+    assert bootstrap_interval([1, 0, 1, 1][:clusters], [2] * clusters) is None
+    # Prompts without a cycle are no clusters of cycles.
+    assert bootstrap_interval([1, 0, 1, 1][:clusters] + [0] * 20, [2] * clusters + [0] * 20) is None
+    assert bootstrap_interval([1, 0, 1, 1, 0], [2] * 5) is not None
+    assert interval_text(None) == "" and interval_list(None) is None

@@ -125,10 +125,11 @@ def test_the_ceiling_of_sixteen_responses_takes_no_time_and_is_exact():
 
 
 def test_tables_have_a_row_per_model_and_a_column_per_data_set():
-    held = evaluate_cyclic(rows("abc"), lambda prompts, groups: [RING])
+    five = [row for prompt in "12345" for row in rows("abc", prompt=prompt)]
+    held = evaluate_cyclic(five, lambda prompts, groups: [RING] * 5)
     lost = evaluate_cyclic(rows("abc"), lambda prompts, groups: [-RING])
     table = comparison_table({"GPM": {"one": held, "two": lost}, "BT": {"one": lost}}).splitlines()
     assert table[0] == "| model | one | two |"
-    assert table[2] == "| GPM | 100.0% [100.0%, 100.0%]; cycles 100.0% | 0.0% [0.0%, 0.0%]; cycles 0.0% |"
+    assert table[2] == "| GPM | 100.0% [100.0%, 100.0%]; cycles 100.0% | 0.0%; cycles 0.0% |"
     assert table[3].endswith("| - |")
     assert table[4] == "| ceiling of any scalar reward | 66.7%; cycles 0.0% | 66.7%; cycles 0.0% |"

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from gpm_hf.evaluation.lm_eval_tasks import TaskScore, model_arguments, run_lm_eval
+from gpm_hf.evaluation.lm_eval_tasks import TaskScore, model_arguments, run_lm_eval, wilson_interval
 
 
 @pytest.fixture
@@ -48,6 +48,23 @@ def test_what_the_harness_is_asked(harness):
     assert scores[0].interval == pytest.approx([0.25 - 0.196, 0.25 + 0.196]) and scores[1].interval is None
     assert harness["model"] == "hf" and harness["tasks"] == ["gsm8k", "mmlu"] and harness["limit"] == 4
     assert harness["model_args"] == {"pretrained": "my-name/my-gpo", "dtype": "float32"}
+
+
+def test_intervals_of_shares_stay_inside_0_and_1(harness):
+    # 0 of 20 and 20 of 20: the roots of (p - x)^2 = z^2 x (1 - x) / n are 0 and z^2 / (n + z^2), by hand 0.1611.
+    assert TaskScore("gsm8k acc", 0.0, 0.0, 20).interval == pytest.approx([0, 3.8416 / 23.8416], abs=1e-9)
+    assert TaskScore("gsm8k acc", 1.0, 0.0, 20).interval == pytest.approx([20 / 23.8416, 1], abs=1e-9)
+    assert TaskScore("gsm8k acc", 0.0, 0.0).interval is None, "of how many?"
+    # 1 of 20, with the harness's standard error, the sample's deviation over the square root of n.
+    one = TaskScore("gsm8k exact_match (strict-match)", 0.05, (0.05 * 0.95 / 19) ** 0.5, 20)
+    for end in one.interval:
+        assert (0.05 - end) ** 2 == pytest.approx(1.96**2 * end * (1 - end) / 20, rel=1e-9)
+    assert 0 < one.interval[0] < 0.05 < one.interval[1] < 0.25
+    assert wilson_interval(0.5, 1e9) == pytest.approx([0.5, 0.5], abs=1e-4)
+    # What is no share keeps the normal interval, and none without a width.
+    assert TaskScore("wiki word_perplexity", 0.9, 0.2, 50).interval == pytest.approx([0.508, 1.292])
+    assert TaskScore("wmt bleu", 0.0, 0.0, 50).interval is None
+    assert TaskScore("gsm8k acc", 0.5, 0.25, 4).interval is None, "four examples"
 
 
 def test_an_unknown_task_is_named(harness):
@@ -97,4 +114,5 @@ def test_a_task_really_runs(tmp_path, backbone_folder):
     )
     (score,) = run_lm_eval(backbone_folder, ["letters"], str(tmp_path), "float32", device="cpu", bootstrap_iters=0)
     assert score.name == "letters acc"
+    assert score.samples == 4 and score.interval is None
     assert score.value == pytest.approx(0.75 if logits[second] > logits[first] else 0.25)

@@ -21,8 +21,9 @@ def test_a_tie_is_not_right():
     counts = result.by("subset")
     assert [(one.pairs, one.right, one.ties) for one in counts.values()] == [(3, 1, 1), (1, 1, 0)]
     assert (result.total.right, result.total.pairs, result.forward_passes) == (2, 4, 8)
-    low, high = result.total.interval
-    assert low <= result.total.accuracy <= high
+    assert result.total.interval is None, "four prompts"
+    low, high = score_pairs([*ROWS, pair("5", "aaa", "a")], by_reward(len)).total.interval
+    assert low <= 3 / 5 <= high
     np.testing.assert_allclose(result.probabilities, 1 / (1 + np.exp([-2.0, 1, 0, -3])))
     assert result.by(lambda row: len(row["chosen"]) > 2)[True].right == 2
 
@@ -56,9 +57,14 @@ def test_rows_of_one_group_share_responses():
 
 
 def test_intervals_are_over_prompts():
-    """100 copies of one prompt's pair are one cluster, whose interval has no width."""
+    """100 copies of one prompt's pair are one cluster, which says nothing of others; five prompts say something."""
     rows = [pair("p", "aa", f"{n:03}"[0]) for n in range(100)]
-    assert score_pairs(rows, by_reward(len)).total.interval == (1.0, 1.0)
+    result = score_pairs(rows, by_reward(len))
+    assert result.total.interval is None and result.to_dict()["interval"] is None
+    assert pairs_table([result]).splitlines()[2].startswith("| fake | 100.0% (100/100) |")
+    rows += [pair(str(n), "a", "aa") for n in range(4)]
+    low, high = score_pairs(rows, by_reward(len)).total.interval
+    assert low < 0.1 and high == 1.0
 
 
 def test_refused_rows_are_named_by_id():

@@ -29,7 +29,9 @@ def test_rewards_have_no_plane(tmp_path):
 
 
 def test_the_progress_of_a_policy_is_drawn(tmp_path):
-    log = [{"step": step, "win_rate": 0.5 + step / 100, "kl_to_start": step, "loss": 1.0} for step in (10, 20)]
+    log = [{"step": step, "win_rate": 0.5 + step / 100, "kl_start_policy": step, "loss": 1.0} for step in (10, 20)]
+    log[1]["kl_start_policy_standard_error"] = 2.0
+    log.append({"step": 30, "win_rate": None, "kl_start_policy": 30.0})  # no answer had text
     log += [{"step": step, "completions/mean_length": 30.0} for step in range(20)]
     plot_policy_progress(tmp_path / "progress.png", log, "A run")
     assert (tmp_path / "progress.png").stat().st_size > 10_000

@@ -60,7 +60,8 @@ def published_ties_score(rows):
     pairs = [(stats[key], stats[key.replace("tied", "ref")][0]) for key in tied]
     preferred = np.mean([gap > spread for (gap, spread), _ in pairs])
     hard = np.mean([min(gap, other) > spread for (gap, spread), other in pairs])
-    margin = np.mean([math.tanh(min(gap, other) / spread - 1) for (gap, spread), other in pairs])
+    margins = [math.tanh(min(gap, other) / spread - 1) for (gap, spread), other in pairs if spread > 0]
+    margin = np.mean(margins) if margins else 0.0
     tied_accuracy = np.mean([stats[key][0] > 0 for key in tied])
     ref_accuracy = np.mean([stats[key][0] > 0 for key in ref])
     return 0.3 * tied_accuracy + 0.3 * ref_accuracy + 0.2 * preferred + 0.2 * hard + 0.01 * margin
@@ -74,6 +75,9 @@ def test_ties_of_a_scalar_reward_are_the_published_score(rule):
         correct, wrong = rng.integers(2, 6), rng.integers(1, 9)
         good = rng.normal(2.5 * (question % 3), 0.7, correct)
         rows[f"tied:{question}"] = ([*good, *rng.normal(0, 1, wrong)], int(correct))
+        if question % 5 == 0:
+            good = [good[0]] * correct  # without a spread: a scorer that says the same of all
+            rows[f"tied:{question}"] = ([*good, *rng.normal(0, 1, wrong)], int(correct))
         rows[f"ref:{question}"] = ([rng.normal(2), *rng.normal(0, 1, 4)], 1)
     found = ties_result(
         [{"id": identity, "correct": correct} for identity, (_, correct) in rows.items()],
@@ -87,9 +91,14 @@ def test_ties_of_a_scalar_reward_are_the_published_score(rule):
 def test_ties_without_spread_or_partner():
     rows = [{"id": "tied:1", "correct": 2}, {"id": "ref:1", "correct": 1}]
     found = ties_result(rows, [differences([3, 3, 0]), differences([1, 0])])
-    assert (found.margin, found.score) == (1, pytest.approx(1.01))
+    assert (found.margin, found.score) == (0, pytest.approx(1))
     assert ties_result(rows, [differences([0, 0, 0]), differences([1, 0])]).margin == 0
-    assert ties_result(rows, [differences([0, 0, 1]), differences([1, 0])]).margin == -1
+    assert ties_result(rows, [differences([0, 0, 1]), differences([1, 0])]).margin == 0
+    # Left out, and not counted as 0: the mean is that of the other question, gap 2 and 3, spread 1.
+    rows += [{"id": "tied:2", "correct": 2}, {"id": "ref:2", "correct": 1}]
+    two = [differences(rewards) for rewards in ([3, 3, 0], [1, 0], [3, 2, 0], [3, 0])]
+    assert ties_result(rows, two).margin == pytest.approx(math.tanh(1))
+    rows = rows[:2]
     alone = ties_result(rows[:1], [differences([3, 3, 0])])
     assert (alone.tied_accuracy, alone.ref_accuracy, alone.unpaired, alone.score) == (1, None, [1], None)
     with pytest.raises(ValueError, match="two rows 'tied:1'"):

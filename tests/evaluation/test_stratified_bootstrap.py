@@ -15,6 +15,16 @@ def test_the_width_is_that_of_the_standard_error():
 
 
 def test_parts_without_spread_add_none():
-    assert stratified_interval([Stratum([1, 1], [1, 1], 1.0), Stratum([0, 0], [1, 1], 3.0)]) == (0.25, 0.25)
+    ones = [1] * 3
+    assert stratified_interval([Stratum(ones, ones, 1.0), Stratum([0, 0, 0], ones, 3.0)]) == (0.25, 0.25)
     with pytest.raises(ValueError, match="nothing to resample"):
         stratified_interval([Stratum([], [], 1.0)])
+
+
+def test_few_clusters_have_no_interval():
+    """However many parts of one prompt each: none of them says how its prompts differ."""
+    assert stratified_interval([Stratum([1], [1], 1.0), Stratum([0], [1], 1.0)] * 10) is None
+    assert stratified_interval([Stratum([1, 0], [1, 1], 1.0)] * 3) is None
+    assert stratified_interval([Stratum([1, 0], [1, 1], 1.0)] * 4) is not None
+    assert stratified_interval([Stratum([1, 0, 1, 0], [1] * 4, 1.0)]) is None
+    assert stratified_interval([Stratum([1, 0, 1, 0, 1], [1] * 5, 1.0)]) is not None

@@ -8,7 +8,7 @@ import pytest
 
 from gpm_hf.evaluation.length_control import length_controlled_win_rate
 from gpm_hf.evaluation.policy_answers import PolicyAnswers
-from gpm_hf.evaluation.win_rates import cycle_lines, measure_win_rates, policy_table, win_rate_table
+from gpm_hf.evaluation.win_rates import _student_low, cycle_lines, measure_win_rates, policy_table, win_rate_table
 from tests.evaluation.scorers import FunctionScorer, table
 
 LN3 = math.log(3)  # log-odds of 3/4
@@ -41,11 +41,44 @@ def test_matrix_by_hand(ranked):
     assert result.characters.tolist() == [[2, 2, 2], [4, 4, 7]] and result.tokens is None
 
 
-def test_intervals_by_hand(ranked):
+def test_intervals_by_hand():
+    # Of five prompts a wins one at 3/4: a resample has it k times, 0 in 32.8%, 3 or more in 5.8%, 4 or more in 0.7%.
+    policies = [policy("a", "x1", *"2345"), policy("b", "y1", *"2345")]
+    result = measure_win_rates(policies, table({("x1", "y1"): LN3}))
+    assert result.interval("a", "b") == pytest.approx((0.5, 0.65), abs=1e-6)
+    assert result.interval("b", "a") == pytest.approx((0.35, 0.5), abs=1e-6)
+
+
+def test_few_prompts_have_no_intervals_and_nothing_is_certain(ranked):
     result, _ = ranked
-    # Of two prompts a resample has the mean of the first (1 in 4), of both, or of the second (1 in 4).
-    assert result.interval("a", "b") == pytest.approx((0.5, 0.75), abs=1e-6)
-    assert result.interval("b", "a") == pytest.approx((0.25, 0.5), abs=1e-6)
+    assert result.interval("a", "b") is None and np.isnan(result.intervals[0, 1]).all()
+    assert "%)" not in win_rate_table(result) + policy_table(result, "a")
+    assert result.to_dict("a")["policies"]["b"]["intervals"] == {"a": None, "c": None}
+    assert "win_rate_interval" not in result.card_numbers("b", "a")
+    # A ring at 51.2% on one prompt, on four, and on five that agree.
+    odds = math.log(0.512 / 0.488)
+    ring = table({("a", "b"): odds, ("b", "c"): odds, ("c", "a"): odds})
+    for prompts, certain in ((1, False), (4, False), (5, True)):
+        (cycle,) = measure_win_rates([policy(name, *[name] * prompts) for name in "abc"], ring).cycles
+        assert cycle.is_certain is certain
+    result = measure_win_rates([policy(name, name) for name in "abc"], ring)
+    assert "no intervals under 5 prompts" in cycle_lines(result) and "above" not in cycle_lines(result)
+
+
+def test_few_prompts_take_students_interval():
+    """Five prompts whose bootstrap interval lies above 1/2 and whose t interval does not: 0.535 - 2.776 * 0.018."""
+    chances = [0.58, 0.56, 0.55, 0.495, 0.49]
+    odds = {f"{n + 1}?": math.log(p / (1 - p)) for n, p in enumerate(chances)}
+
+    def judge(prompt, first, second):
+        return odds[prompt] if (first, second) in {("a", "b"), ("b", "c"), ("c", "a")} else -odds[prompt]
+
+    result = measure_win_rates([policy(name, *[name] * 5) for name in "abc"], FunctionScorer(judge))
+    (cycle,) = result.cycles
+    assert cycle.win_rates == pytest.approx([0.535] * 3, abs=1e-6)
+    assert result.interval("a", "b")[0] > 0.503 and not cycle.is_certain
+    error = math.sqrt(sum((chance - 0.535) ** 2 for chance in chances) / 4 / 5)
+    assert _student_low(np.array(chances)) == pytest.approx(0.535 - 2.776445 * error, abs=1e-6)
 
 
 def test_game_and_winner_by_hand(ranked):
@@ -113,17 +146,24 @@ def test_tables(ranked):
     result, _ = ranked
     lines = win_rate_table(result).splitlines()
     assert lines[0] == "| win rate of, against | a | b | c |"
-    assert lines[2].startswith("| a |  | 62.5% (50.0% to 75.0%) | 57.5% (")
+    assert lines[2] == "| a |  | 62.5% | 57.5% |"
     lines = policy_table(result, "b").splitlines()
     assert lines[0] == (
         "| policy | characters | win rate against b | at its length | share in the von Neumann winner | "
         "win rate against it |"
     )
     # Answers as long as the baseline's need no correction.
-    assert lines[2] == "| a | 3 | 62.5% (50.0% to 75.0%) | 62.5% | 100.0% | 50.0% |"
+    assert lines[2] == "| a | 3 | 62.5% | 62.5% | 100.0% | 50.0% |"
     assert lines[3] == "| b | 3 |  |  | 0.0% | 37.5% |"
     with pytest.raises(ValueError, match="'d' is none of the policies a, b, c"):
         policy_table(result, "d")
+
+
+def test_tables_with_intervals():
+    policies = [policy("a", "x1", *"2345"), policy("b", "y1", *"2345")]
+    result = measure_win_rates(policies, table({("x1", "y1"): LN3}))
+    assert win_rate_table(result).splitlines()[2] == "| a |  | 55.0% (50.0% to 65.0%) |"
+    assert policy_table(result, "b").splitlines()[2].startswith("| a | 1 | 55.0% (50.0% to 65.0%) | ")
 
 
 def test_json(ranked):
@@ -131,7 +171,7 @@ def test_json(ranked):
     found = json.loads(json.dumps(result.to_dict("b")))
     assert found["prompts"] == 2 and found["scorer"] == "fake" and found["baseline"] == "b"
     assert found["policies"]["a"]["win_rates"]["c"] == pytest.approx(0.575)
-    assert found["policies"]["a"]["intervals"]["b"] == pytest.approx([0.5, 0.75])
+    assert found["policies"]["a"]["intervals"]["b"] is None, "two prompts"
     assert found["policies"]["a"]["length_controlled_win_rate"] == pytest.approx(0.625)
     assert "length_controlled_win_rate" not in found["policies"]["b"]
     assert found["games"]["probability"]["von_neumann_winner"]["a"] == pytest.approx(1)

@@ -104,12 +104,12 @@ def test_rewards_beside_the_blocks_and_several_seeds(tmp_path, monkeypatch):
 
     def run(base, output, cell):
         right = 3 if cell["reward_head"] else 2 if cell["seed"] else 0
-        return {"prompts": [[3, right, 1, right // 3, 2]] * 2, "log_loss": 0.25 * (1 + cell["seed"])}
+        return {"prompts": [[3, right, 1, right // 3, 2]] * 3, "log_loss": 0.25 * (1 + cell["seed"])}
 
     monkeypatch.setattr(ablation, "_run", run)
     lines = run_ablation(tmp_path, base="any", dimensions=[2], seeds=[0, 1], reward_head=True).splitlines()
     assert len(lines) == 2 + 8 + 2
-    assert lines[2] == ("| GPM | 2 | yes | yes | 33.3% [0.0%, 66.7%] | 0.0% [0.0%, 0.0%] | 0.375 | 0.0% to 66.7% |")
+    assert lines[2] == ("| GPM | 2 | yes | yes | 33.3% [11.1%, 55.6%] | 0.0% [0.0%, 0.0%] | 0.375 | 0.0% to 66.7% |")
     assert lines[6] == (
         "| GPM with reward | 2 | yes | yes | 100.0% [100.0%, 100.0%] | 100.0% [100.0%, 100.0%] | 0.375 "
         "| 100.0% to 100.0% |"

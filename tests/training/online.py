@@ -75,15 +75,22 @@ def make_trainer(folder, policy=None, preference=prefer_by_text, prompts=None, t
     from gpm_hf.training.online_gpo_config import OnlineGPOConfig
     from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
 
-    names = ("reward_funcs", "reward_processing_classes", "peft_config", "eval_dataset", "preference_processing_class")
+    names = (
+        "reward_funcs",
+        "reward_processing_classes",
+        "peft_config",
+        "eval_dataset",
+        "preference_processing_class",
+        "environment_factory",
+        "processing_class",
+    )
     arguments = {name: options.pop(name) for name in names if name in options}
     return (trainer_class or OnlineGPOTrainer)(
         build_policy() if policy is None else policy,
         preference,
         OnlineGPOConfig(str(folder), **{**OPTIONS, **options}),
         chat_prompts() if prompts is None else prompts,
-        processing_class=build_tokenizer(),
-        **arguments,
+        **{"processing_class": build_tokenizer(), **arguments},
     )
 
 

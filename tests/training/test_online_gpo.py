@@ -1,5 +1,6 @@
 """OnlineGPOTrainer: its loss against a hand computation, the game it solves, what it logs, resumes and refuses."""
 
+import math
 import warnings
 
 import pandas as pd
@@ -394,7 +395,7 @@ def test_win_rate_and_divergence(tmp_path):
         win_rate_steps=8,
     )
     trainer.train()
-    win_rates, divergences = logged(trainer, "win_rate"), logged(trainer, "kl_to_start")
+    win_rates, divergences = logged(trainer, "win_rate"), logged(trainer, "kl_start_policy")
     print([round(value, 3) for value in win_rates], [round(value, 3) for value in divergences])
     assert len(win_rates) == 5  # steps 8, 16, 24, 32 and 40
     answers = trainer.initial_policy.answers
@@ -403,8 +404,15 @@ def test_win_rate_and_divergence(tmp_path):
     # Exact values for this policy: it answers "a" with probability p.
     p = trainer.model.lm_head.bias[token_ids].detach().softmax(-1)[0].item()
     assert p > 0.9
-    up, ratio = torch.tensor(2.0).sigmoid().item(), torch.tensor([0.2 / p, 0.8 / (1 - p)]).log().tolist()
-    assert divergences[-1] == pytest.approx(share * ratio[0] + (1 - share) * ratio[1], rel=1e-3)
+    up, ratio = torch.tensor(2.0).sigmoid().item(), (p / 0.2, (1 - p) / 0.8)
+    k3 = [one - 1 - math.log(one) for one in ratio]
+    assert divergences[-1] == pytest.approx(share * k3[0] + (1 - share) * k3[1], rel=1e-3)
+    # KL(start || policy), which this estimates, and not KL(policy || start); of 64 draws of two values, by hand.
+    error = abs(k3[0] - k3[1]) * math.sqrt(share * (1 - share) / 63)
+    assert logged(trainer, "kl_start_policy_standard_error")[-1] == pytest.approx(error, rel=1e-3)
+    exact = 0.2 * math.log(0.2 / p) + 0.8 * math.log(0.8 / (1 - p))
+    assert abs(divergences[-1] - exact) < 3 * error
+    assert abs(divergences[-1] - (p * math.log(p / 0.2) + (1 - p) * math.log((1 - p) / 0.8))) > 3 * error
     wins = (1 - share) * up + share * 0.5  # if it always answers "a"
     assert win_rates[-1] == pytest.approx(wins, abs=0.05) and win_rates[-1] > 0.7
     first = trainer.initial_policy.measure()
