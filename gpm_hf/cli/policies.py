@@ -87,11 +87,13 @@ def _best_of_n(options: argparse.Namespace) -> None:
 
     prompts = [options.prompt] if options.input is None else read_prompts(options.input)
     sampler = _load(options, options.n)
+    sampler.check(prompts, options.input or "--prompt")
     scorer = load_placed_scorer(options.scorer, options.batch_size)
 
     def choose(number: int, shard: list[dict]) -> list[dict]:
-        asked = [row["prompt"] for row in shard]
-        return choose_best(asked, sampler(asked, shard_seed(options.seed, number)), scorer, options.rule)
+        groups = sampler.sample([row["prompt"] for row in shard], shard_seed(options.seed, number))
+        answered = [row | group.columns() for row, group in zip(shard, groups)]
+        return choose_best(answered, scorer, options.rule)
 
     rows = [{"prompt": prompt} for prompt in prompts]
     if options.output is None:
@@ -123,6 +125,7 @@ def _answer(options: argparse.Namespace) -> None:
         if not isinstance(prompt, str):
             raise ValueError(f"{options.prompts}, row {number}: AlpacaEval's format has one string for a prompt.")
     sampler = _load(options, 1)
+    sampler.check(prompts, options.prompts)
 
     def reply(number: int, shard: list[dict]) -> list[dict]:
         answers = sampler([row["prompt"] for row in shard], shard_seed(options.seed, number))
@@ -159,9 +162,12 @@ def _load(options: argparse.Namespace, count: int) -> Any:
 
 def _settings(options: argparse.Namespace, prompts: str) -> dict[str, Any]:
     """What the answers depend on."""
+    from gpm_hf.data.sampled_ids import ID_COLUMNS
     from gpm_hf.recipes.policies import fingerprint
 
     settings = {name: value for name, value in vars(options).items() if name not in ("run", "device", "output")}
+    # Earlier versions wrote answers without their ids, and without the special tokens inside them.
+    settings["columns"] = list(ID_COLUMNS)
     return settings | {"policy": fingerprint(options.policy), prompts: fingerprint(settings[prompts])}
 
 

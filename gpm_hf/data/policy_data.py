@@ -7,7 +7,9 @@ A *scored row* is a `dict` (so that a JSON line, or a row of a data set, is one)
 - `responses`: K >= 2 strings, samples of one policy; a text that was sampled twice is there twice;
 - `scores`: K x K log-odds, skew-symmetric: `scores[i][j]` is that of response i being preferred to response j;
 - `mean_scores`: K row means of `scores`, log-odds: the paper's s_hat (equation 5.2; i itself counts, with 0);
-- `policy_log_probs`, optional: K natural logarithms of the policy's probability of each response.
+- `policy_log_probs`, optional: K natural logarithms of the policy's probability of each response;
+- `prompt_ids`, `response_ids`, `tokenizer_digest`, optional: the token ids that were sampled, which are then what is
+  trained; see [`gpm_hf.data.sampled_ids`].
 
 Other columns are left as they are.
 """
@@ -16,43 +18,19 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from gpm_hf.modeling import is_empty
+from gpm_hf.data.scored_rows import ScoredGroup, probability, score_columns, scored_groups, with_text
 from gpm_hf.preference import select, von_neumann_winner
-from gpm_hf.preference.arrays import read_scores
 
 logger = logging.getLogger(__name__)
 
 PAIR_RULES = ("mean", "von_neumann", "all")
 # Differences of log-odds up to this, relative to the matrix's largest entry, are rounding.
 TIE = 1e-9
-
-
-class ScoredGroup(NamedTuple):
-    """
-    A scored row, checked.
-
-    Attributes:
-        name: for messages, "row 3".
-        prompt: chat messages.
-        responses: K strings.
-        scores: log-odds of shape (K, K), float64 and exactly skew-symmetric.
-        mean_scores: log-odds of shape (K,).
-        mean_probabilities: K mean win probabilities against the group, 1/2 against oneself.
-        log_probs: the policy's, K of them, or `None`.
-    """
-
-    name: str
-    prompt: list[dict[str, Any]]
-    responses: list[str]
-    scores: np.ndarray
-    mean_scores: np.ndarray
-    mean_probabilities: np.ndarray
-    log_probs: list[float] | None
 
 
 def score_rows(
@@ -63,10 +41,10 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """
     Scores sampled responses. A response without text cannot be scored: it is left out of its group with its
-    log-probability, and a row with fewer than two responses left is left out too; both are counted.
+    log-probability and ids, and a row with fewer than two responses left is left out too; both are counted.
 
     Args:
-        rows: `prompt`, `responses` and optionally `policy_log_probs`.
+        rows: `prompt`, `responses` and optionally `policy_log_probs` and the sampled ids.
         scorer: `f(prompts, groups)` that returns a (K, K) matrix of log-odds per prompt; every
             [`gpm_hf.scoring.Scorer`] is one.
         batch_size: prompts given to the scorer at once; the result does not depend on it.
@@ -98,7 +76,7 @@ def rows_to_score(rows: Iterable[Mapping[str, Any]], skipped: Counter) -> Iterat
     What can be scored of sampled responses, row by row: see [`score_rows`], which scores them too.
 
     Args:
-        rows: `prompt`, `responses` and optionally `policy_log_probs`.
+        rows: `prompt`, `responses` and optionally `policy_log_probs` and the sampled ids.
         skipped: what is left out is added to it, by reason.
 
     Yields:
@@ -108,27 +86,11 @@ def rows_to_score(rows: Iterable[Mapping[str, Any]], skipped: Counter) -> Iterat
         ValueError: a row without `prompt` and `responses`, naming it.
     """
     for number, row in enumerate(rows):
-        full = _with_text(f"row {number}", row, skipped)
+        full = with_text(f"row {number}", row, skipped)
         if len(full["responses"]) < 2:
             skipped["rows with fewer than two responses"] += 1
         else:
             yield f"row {number}", full
-
-
-def score_columns(name: str, matrix: Any, size: int) -> dict[str, Any]:
-    """
-    The columns `scores` and `mean_scores` of a row.
-
-    Args:
-        name: of the row, for messages.
-        matrix: a scorer's log-odds.
-        size: K, the number of its responses.
-
-    Raises:
-        ValueError: naming the row, a matrix that is not (K, K), finite and skew-symmetric.
-    """
-    scores = _checked_scores(name, matrix, size)
-    return {"scores": scores.tolist(), "mean_scores": scores.mean(-1).tolist()}
 
 
 def select_pairs(
@@ -159,14 +121,16 @@ def select_pairs(
         rule: one of the three.
         with_policy_log_probs: add the columns `ref_chosen_logps` and `ref_rejected_logps` from `policy_log_probs`, for
             an [`~gpm_hf.training.OfflineGPOTrainer`] that shall not compute the reference itself. They must be sums
-            over exactly the tokens that it reads: the response as the chat template renders it, its end-of-turn
-            tokens included, at temperature 1. DPOTrainer cannot take them.
+            over exactly the tokens that it reads (`response_ids` where the rows have them), at temperature 1.
+            DPOTrainer cannot take them.
         skipped: what was left out is added to it, by reason. It is logged in any case.
 
     Returns:
         `prompt`, `chosen`, `rejected` (chat messages), `chosen_score`, `rejected_score` (mean log-odds of each within
         its whole group), `chosen_probability`, `rejected_probability` (mean win probabilities within the group),
-        `preference_probability` (that chosen is preferred to rejected), and with rule `"all"` also `weight`.
+        `preference_probability` (that chosen is preferred to rejected), and with rule `"all"` also `weight`. Where the
+        rows have sampled ids also `prompt_ids`, `chosen_ids`, `rejected_ids` and `tokenizer_digest`, by which
+        OfflineGPOTrainer trains what was sampled; DPOTrainer renders the texts anew.
 
     Raises:
         ValueError: an unknown rule, a malformed row (the message names it; the first is row 0), or nothing is left.
@@ -175,7 +139,7 @@ def select_pairs(
         raise ValueError(f"rule={rule!r}: choose one of {', '.join(PAIR_RULES)}.")
     counts: Counter = Counter()
     pairs = []
-    for group in _groups(rows, counts):
+    for group in scored_groups(rows, counts):
         found = _PAIRS_BY_RULE[rule](group, counts)
         if not found:
             counts["rows without a preference"] += 1
@@ -197,14 +161,15 @@ def all_responses(
         with_policy_log_probs: add the column `ref_logps` from `policy_log_probs`, see [`select_pairs`].
 
     Returns:
-        `prompt`, `completion` (chat messages), `score` (mean log-odds), `probability` (mean win probability).
+        `prompt`, `completion` (chat messages), `score` (mean log-odds), `probability` (mean win probability); where
+        the rows have sampled ids also `prompt_ids`, `completion_ids` and `tokenizer_digest`.
 
     Raises:
         ValueError: a malformed row (the message names it; the first is row 0), or nothing is left.
     """
     counts: Counter = Counter()
     samples = []
-    for group in _groups(rows, counts):
+    for group in scored_groups(rows, counts):
         for i, text in enumerate(group.responses):
             sample = {
                 "prompt": group.prompt,
@@ -214,29 +179,9 @@ def all_responses(
             }
             if with_policy_log_probs:
                 sample["ref_logps"] = _log_probs(group)[i]
-            samples.append(sample)
+            samples.append(sample | _id_columns(group, completion=i))
     _report(counts, skipped, bool(samples), "be learned from")
     return Dataset.from_list(samples)
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def _with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, Any]:
-    """The row as a `dict` without its responses that have no text."""
-    if "prompt" not in row or "responses" not in row:
-        raise ValueError(f"{name} has the columns {sorted(row)}: it needs `prompt` and `responses`.")
-    responses, log_probs = row["responses"], row.get("policy_log_probs")
-    if isinstance(responses, str) or any(not isinstance(text, str) for text in responses):
-        raise ValueError(f"{name}: `responses` must be a list of strings.")
-    if log_probs is not None and len(log_probs) != len(responses):
-        raise ValueError(f"{name} has {len(responses)} responses and {len(log_probs)} `policy_log_probs`.")
-    kept = [i for i, text in enumerate(responses) if not is_empty(text)]
-    counts["responses without text"] += len(responses) - len(kept)
-    full = {**row, "responses": [responses[i] for i in kept]}
-    if log_probs is not None:
-        full["policy_log_probs"] = [float(log_probs[i]) for i in kept]
-    return full
 
 
 def _matrices(chunk: list[tuple[str, dict]], scorer: Callable) -> list:
@@ -254,54 +199,6 @@ def _matrices(chunk: list[tuple[str, dict]], scorer: Callable) -> list:
     if len(matrices) != len(chunk):
         raise ValueError(f"The scorer returned {len(matrices)} matrices for {len(chunk)} prompts.")
     return matrices
-
-
-def _checked_scores(name: str, scores: Any, size: int) -> np.ndarray:
-    try:
-        matrix = read_scores(scores)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    if matrix.shape != (size, size):
-        raise ValueError(f"{name} has {size} responses, but a matrix of scores of shape {matrix.shape}.")
-    return matrix
-
-
-def _groups(rows: Iterable[Mapping[str, Any]], counts: Counter) -> Iterator[ScoredGroup]:
-    """Scored rows, checked; those with fewer than two responses are counted and left out."""
-    for number, row in enumerate(rows):
-        name = f"row {number}"
-        before: Counter = Counter()
-        full = _with_text(name, row, before)
-        if before["responses without text"]:
-            raise ValueError(f"{name} has scores for a response without text: score the rows by `score_rows`.")
-        if "scores" not in row:
-            raise ValueError(f"{name} has no `scores`: score the rows by `score_rows`.")
-        responses = full["responses"]
-        if len(responses) < 2:
-            counts["rows with fewer than two responses"] += 1
-            continue
-        scores = _checked_scores(name, row["scores"], len(responses))
-        means = scores.mean(-1)
-        given = row.get("mean_scores")
-        if given is not None and not np.allclose(given, means, rtol=1e-5, atol=1e-5):
-            raise ValueError(f"{name}: `mean_scores` are not the row means of `scores`; they belong to other scores.")
-        yield ScoredGroup(
-            name,
-            _prompt_messages(name, row["prompt"]),
-            responses,
-            scores,
-            means,
-            _probability(scores).mean(-1),
-            full.get("policy_log_probs"),
-        )
-
-
-def _prompt_messages(name: str, prompt: Any) -> list[dict[str, Any]]:
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    if not prompt or any("role" not in message for message in prompt):
-        raise ValueError(f"{name}: `prompt` must be a string or chat messages, got {prompt!r}.")
-    return list(prompt)
 
 
 def _report(counts: Counter, skipped: Counter | None, any_left: bool, purpose: str) -> None:
@@ -358,7 +255,7 @@ _PAIRS_BY_RULE = {"mean": _best_and_worst, "von_neumann": _winner_and_worst_repl
 def _pair_row(
     group: ScoredGroup, chosen: int, rejected: int, rule: str, with_policy_log_probs: bool
 ) -> dict[str, Any]:
-    preference = float(_probability(group.scores[chosen, rejected]))
+    preference = float(probability(group.scores[chosen, rejected]))
     row: dict[str, Any] = {"prompt": group.prompt}
     for side, index in (("chosen", chosen), ("rejected", rejected)):
         row[side] = _reply(group.responses[index])
@@ -369,7 +266,15 @@ def _pair_row(
     row["preference_probability"] = preference
     if rule == "all":
         row["weight"] = 2 * preference - 1
-    return row
+    return row | _id_columns(group, chosen=chosen, rejected=rejected)
+
+
+def _id_columns(group: ScoredGroup, **sides: int) -> dict[str, Any]:
+    """The sampled ids of some of the responses, by what a trainer's row calls them."""
+    if group.ids is None:
+        return {}
+    ids = {f"{side}_ids": group.ids.response_ids[index] for side, index in sides.items()}
+    return {"prompt_ids": group.ids.prompt_ids, **ids, "tokenizer_digest": group.ids.tokenizer_digest}
 
 
 def _reply(text: str) -> list[dict[str, str]]:
@@ -382,7 +287,3 @@ def _log_probs(group: ScoredGroup) -> list[float]:
     if not np.isfinite(group.log_probs).all():
         raise ValueError(f"{group.name}: `policy_log_probs` are not all finite: {group.log_probs}.")
     return group.log_probs
-
-
-def _probability(log_odds):
-    return 0.5 * (1 + np.tanh(np.asarray(log_odds) / 2))  # the sigmoid, which does not overflow this way

@@ -1,18 +1,22 @@
 """A policy answers prompts."""
 
-from .log_probs import response_log_probs
-from .prompts import encode_prompt, prompt_messages, read_prompts
+from .log_probs import response_log_probs, token_log_probs
+from .prompts import check_prompts, encode_prompt, prompt_messages, read_prompts
+from .sampled_group import SampledGroup
 from .sampling import PolicySampler, Sampler, SamplingOptions, shard_seed
 from .vllm_sampler import VLLMSampler
 
 __all__ = [
     "PolicySampler",
+    "SampledGroup",
     "Sampler",
     "SamplingOptions",
     "VLLMSampler",
+    "check_prompts",
     "encode_prompt",
     "prompt_messages",
     "read_prompts",
     "response_log_probs",
     "shard_seed",
+    "token_log_probs",
 ]

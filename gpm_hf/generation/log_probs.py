@@ -1,5 +1,6 @@
 """Log-probabilities of a policy's own responses."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,13 +8,13 @@ import torch
 from gpm_hf.modeling import encode_group
 
 
-@torch.no_grad()
 def response_log_probs(
     model: Any, tokenizer: Any, prompts: list, groups: list[list[str]], batch_size: int = 8
 ) -> list[list[float]]:
     """
-    The policy's log-probability of each response, at temperature 1, as training reads it: of all tokens of the
-    response as the chat template renders it, its end-of-turn tokens included.
+    The policy's log-probability of each response, at temperature 1, as training reads it where only the text is known:
+    of all tokens of the response as the chat template renders it, its end-of-turn tokens included. Of samples whose
+    ids were kept see [`token_log_probs`].
 
     Args:
         model (`PreTrainedModel`): the policy.
@@ -24,12 +25,41 @@ def response_log_probs(
 
     Returns:
         For each group natural logarithms.
+
+    Raises:
+        ValueError: a prompt that the template renders differently when a response follows, by its number.
     """
-    sequences = []
-    for prompt, responses in zip(prompts, groups):
+    prompt_ids, response_ids = [], []
+    for number, (prompt, responses) in enumerate(zip(prompts, groups)):
         encoded = encode_group(tokenizer, prompt, responses, template_date=None)
         assert encoded.prompt_ids is not None
-        sequences += [(ids, len(encoded.prompt_ids)) for ids in encoded.sequences]
+        if not encoded.prompt_is_inside:
+            raise ValueError(
+                f"Prompt {number}: the chat template renders it differently when a response follows, so its responses "
+                "are not what the policy would be asked for: give `token_log_probs` the ids that were sampled."
+            )
+        prompt_ids.append(encoded.prompt_ids)
+        response_ids.append([ids[len(encoded.prompt_ids) :] for ids in encoded.sequences])
+    return token_log_probs(model, prompt_ids, response_ids, batch_size)
+
+
+@torch.no_grad()
+def token_log_probs(
+    model: Any, prompt_ids: Sequence[list[int]], response_ids: Sequence[list[list[int]]], batch_size: int = 8
+) -> list[list[float]]:
+    """
+    The policy's log-probability, at temperature 1, of sampled responses: of exactly these ids.
+
+    Args:
+        model (`PreTrainedModel`): the policy.
+        prompt_ids: N prompts, see [`gpm_hf.data.sampled_ids`].
+        response_ids: for each the ids of its responses.
+        batch_size: sequences at once.
+
+    Returns:
+        For each group natural logarithms.
+    """
+    sequences = [(before + ids, len(before)) for before, group in zip(prompt_ids, response_ids) for ids in group]
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index][0]))
     found = [0.0] * len(sequences)
     for first in range(0, len(order), batch_size):
@@ -48,4 +78,4 @@ def response_log_probs(
         for index, value in zip(batch, (log_probs * response[:, 1:].to(model.device)).sum(1).tolist()):
             found[index] = value
     iterator = iter(found)
-    return [[next(iterator) for _ in group] for group in groups]
+    return [[next(iterator) for _ in group] for group in response_ids]

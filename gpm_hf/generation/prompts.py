@@ -58,18 +58,71 @@ def prompt_messages(prompt: Any) -> list[dict[str, Any]]:
     return messages
 
 
-def encode_prompt(tokenizer: Any, prompt: Any) -> list[int]:
+def encode_prompt(tokenizer: Any, prompt: Any, name: str | None = None) -> list[int]:
     """
     Token ids of a prompt, up to where the answer begins. The template alone writes BOS.
 
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the policy's.
+        prompt: a string or chat messages.
+        name: of the prompt, for messages.
+
     Raises:
-        ValueError: the tokenizer has no chat template.
+        ValueError: the tokenizer has no chat template, or one that cannot render the prompt.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path or 'this policy'} has no chat template, by which a prompt is "
             "put to it: use a chat model, or set `tokenizer.chat_template` and save it."
         )
-    return tokenizer.apply_chat_template(
-        prompt_messages(prompt), tokenize=True, return_dict=True, add_generation_prompt=True
-    )["input_ids"]
+    messages = prompt_messages(prompt)
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)[
+            "input_ids"
+        ]
+    except Exception as error:  # a template raises whatever its author chose
+        roles = [message["role"] for message in messages]
+        raise ValueError(
+            f"{'' if name is None else f'{name}: '}the chat template cannot render a prompt with the roles {roles} "
+            f"({error}). Mend the prompt, or leave it out."
+        ) from error
+
+
+def check_prompts(
+    tokenizer: Any,
+    prompts: list,
+    source: str,
+    max_new_tokens: int | None = None,
+    context_length: int | None = None,
+) -> list[int]:
+    """
+    Makes sure, before anything is sampled, that every prompt can be put to a policy.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the policy's.
+        prompts: strings or chat messages, as [`read_prompts`] gives them.
+        source: where they are from, for messages.
+        max_new_tokens: the longest answer.
+        context_length: of the policy; without one its context is not looked at.
+
+    Returns:
+        The numbers of tokens of the prompts.
+
+    Raises:
+        ValueError: a prompt that cannot be rendered, or that leaves no room for the answer; the message names its row.
+    """
+    lengths = []
+    for number, prompt in enumerate(prompts, start=1):
+        name = f"{source}, row {number}"
+        lengths.append(len(encode_prompt(tokenizer, prompt, name)))
+        check_room(lengths[-1], max_new_tokens or 0, context_length, name)
+    return lengths
+
+
+def check_room(prompt_length: int, max_new_tokens: int, context_length: int | None, name: str) -> None:
+    """Raises `ValueError` where prompt and answer do not fit into the model's context."""
+    if context_length is not None and prompt_length + max_new_tokens > context_length:
+        raise ValueError(
+            f"{name} has {prompt_length} tokens; with max_new_tokens={max_new_tokens} for the answer that is more "
+            f"than the policy's context of {context_length}. Lower `max_new_tokens`, or leave the prompt out."
+        )

@@ -5,9 +5,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from .prompts import encode_prompt
+from gpm_hf.data.sampled_ids import tokenizer_digest
+
+from .prompts import check_prompts, check_room, encode_prompt
+from .sampled_group import SampledGroup, response_text
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,25 @@ class SamplingOptions:
 
 
 class Sampler(Protocol):
-    """What answers prompts: [`PolicySampler`], [`~gpm_hf.generation.VLLMSampler`], or any function like them."""
+    """What answers prompts: [`PolicySampler`] and [`~gpm_hf.generation.VLLMSampler`]."""
 
-    def __call__(self, prompts: list, seed: int) -> list[list[str]]:
+    def check(self, prompts: list, source: str) -> None:
+        """Raises `ValueError` for a prompt that cannot be answered, see [`~gpm_hf.generation.check_prompts`]."""
+        ...
+
+    def sample(self, prompts: list, seed: int) -> list[SampledGroup]:
         """
         Args:
             prompts: N prompts, strings or chat messages.
             seed: of the random numbers; the same prompts and seed give the same answers.
 
         Returns:
-            N lists of K answers, without special tokens; an answer may be empty.
+            For each prompt K answers, with the token ids that were sampled and their log-probabilities.
         """
+        ...
+
+    def __call__(self, prompts: list, seed: int) -> list[list[str]]:
+        """The texts of what [`~Sampler.sample`] answers, N lists of K; a text may be empty."""
         ...
 
 
@@ -102,21 +113,30 @@ class PolicySampler:
         self.stop_ids = stop_ids(tokenizer, model.generation_config)
         self.pad_id = self.stop_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.context_length = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.digest = tokenizer_digest(tokenizer)
+
+    def check(self, prompts: list, source: str) -> None:
+        """As in [`Sampler`]."""
+        check_prompts(self.tokenizer, prompts, source, self.options.max_new_tokens, self.context_length)
 
     def __call__(self, prompts: list, seed: int) -> list[list[str]]:
+        """As in [`Sampler`]."""
+        return [group.responses for group in self.sample(prompts, seed)]
+
+    def sample(self, prompts: list, seed: int) -> list[SampledGroup]:
         """
-        As in [`Sampler`].
+        As in [`Sampler`]. Log-probabilities are of the logits that the samples were drawn from.
 
         Raises:
             ValueError: a prompt that leaves no room for an answer of `max_new_tokens`, naming it by its number.
         """
-        encoded = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        encoded = [encode_prompt(self.tokenizer, one, f"Prompt {number}") for number, one in enumerate(prompts)]
         for number, ids in enumerate(encoded):
             check_room(len(ids), self.options.max_new_tokens, self.context_length, f"Prompt {number}")
         copies = [number for number in range(len(prompts)) for _ in range(self.options.num_generations)]
         # The longest first: what does not fit into memory is known at once.
         copies.sort(key=lambda number: -len(encoded[number]))
-        answers: list[list[str]] = [[] for _ in prompts]
+        answers: list[list[tuple[list[int], float]]] = [[] for _ in prompts]
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
@@ -124,17 +144,22 @@ class PolicySampler:
                 batch = copies[first : first + self.options.batch_size]
                 for number, answer in zip(batch, self._generate([encoded[number] for number in batch])):
                     answers[number].append(answer)
-        return answers
+        return [self._group(ids, found) for ids, found in zip(encoded, answers)]
+
+    def _group(self, prompt_ids: list[int], answers: list[tuple[list[int], float]]) -> SampledGroup:
+        response_ids, log_probs = [ids for ids, _ in answers], [log_prob for _, log_prob in answers]
+        texts = [response_text(self.tokenizer, prompt_ids, ids, self.stop_ids) for ids in response_ids]
+        return SampledGroup(texts, prompt_ids, response_ids, log_probs, self.digest)
 
     @torch.no_grad()
-    def _generate(self, prompts: list[list[int]]) -> list[str]:
+    def _generate(self, prompts: list[list[int]]) -> list[tuple[list[int], float]]:
         width = max(map(len, prompts))
         input_ids = torch.full((len(prompts), width), self.pad_id)
         mask = torch.zeros_like(input_ids)
         for row, ids in enumerate(prompts):
             input_ids[row, width - len(ids) :] = torch.tensor(ids)
             mask[row, width - len(ids) :] = 1
-        own = self.model.generation_config
+        own, drawn = self.model.generation_config, _DrawnLogProbs()
         # `generate` takes from the model's own settings whatever is left open in those it is given.
         self.model.generation_config = GenerationConfig()
         try:
@@ -142,10 +167,14 @@ class PolicySampler:
                 input_ids=input_ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 generation_config=self._settings(),
+                logits_processor=LogitsProcessorList([drawn]),
             )
         finally:
             self.model.generation_config = own
-        return [self._text(ids) for ids in output[:, width:].tolist()]
+        log_probs = drawn.of(output)
+        # What comes after the token that ended an answer is padding.
+        answers = [up_to_stop(ids, self.stop_ids) for ids in output[:, width:].tolist()]
+        return [(ids, sum(log_probs[row, : len(ids)].tolist())) for row, ids in enumerate(answers)]
 
     def _settings(self) -> GenerationConfig:
         chosen = (
@@ -162,15 +191,34 @@ class PolicySampler:
             use_cache=True,
         )
 
-    def _text(self, ids: list[int]) -> str:
-        ends = [place for place, token in enumerate(ids) if token in self.stop_ids]
-        return self.tokenizer.decode(ids[: ends[0]] if ends else ids, skip_special_tokens=True)
+
+class _DrawnLogProbs(LogitsProcessor):
+    """
+    Remembers the log-probability of each token that `generate` draws, and changes nothing. It is asked before
+    temperature and top-p have shaped the logits, and each time it sees which token the last ones have become.
+    """
+
+    def __init__(self):
+        self.found: list[torch.Tensor] = []
+        self.open: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._close(input_ids)
+        self.open = scores.float().log_softmax(-1)
+        return scores
+
+    def of(self, output: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities of all tokens that were drawn, of shape (rows, tokens), from what `generate` gave."""
+        self._close(output)
+        return torch.cat(self.found, 1)
+
+    def _close(self, ids: torch.Tensor) -> None:
+        if self.open is not None:
+            self.found.append(self.open.gather(1, ids[:, -1:]))
+            self.open = None
 
 
-def check_room(prompt_length: int, max_new_tokens: int, context_length: int | None, name: str) -> None:
-    """Raises `ValueError` where prompt and answer do not fit into the model's context."""
-    if context_length is not None and prompt_length + max_new_tokens > context_length:
-        raise ValueError(
-            f"{name} has {prompt_length} tokens; with max_new_tokens={max_new_tokens} for the answer that is more "
-            f"than the policy's context of {context_length}. Lower `max_new_tokens`, or leave the prompt out."
-        )
+def up_to_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
+    """An answer's ids up to and with the first that ends it."""
+    ends = [place for place, token in enumerate(ids) if token in stop_ids]
+    return ids[: ends[0] + 1] if ends else ids

@@ -4,8 +4,11 @@ from typing import Any
 
 from accelerate import PartialState
 
-from .prompts import encode_prompt
-from .sampling import SamplingOptions, shard_seed, stop_ids
+from gpm_hf.data.sampled_ids import tokenizer_digest
+
+from .prompts import check_prompts, encode_prompt
+from .sampled_group import SampledGroup, response_text
+from .sampling import SamplingOptions, shard_seed, stop_ids, up_to_stop
 
 
 class VLLMSampler:
@@ -47,10 +50,19 @@ class VLLMSampler:
         self.tokenizer = tokenizer
         self.options = options
         self.stop_ids = stop_ids(tokenizer, generation_config)
-        # The policy's own sampling defaults have no say.
-        self.engine = LLM(policy, generation_config="vllm", **engine_options)
+        self.digest = tokenizer_digest(tokenizer)
+        # The policy's own sampling defaults have no say, and log-probabilities are its own, before temperature.
+        self.engine = LLM(policy, generation_config="vllm", logprobs_mode="raw_logprobs", **engine_options)
+
+    def check(self, prompts: list, source: str) -> None:
+        """As in [`Sampler`]; how long the context is, vLLM decides."""
+        check_prompts(self.tokenizer, prompts, source)
 
     def __call__(self, prompts: list, seed: int) -> list[list[str]]:
+        """As in [`Sampler`]."""
+        return [group.responses for group in self.sample(prompts, seed)]
+
+    def sample(self, prompts: list, seed: int) -> list[SampledGroup]:
         """As in [`Sampler`]."""
         from vllm import SamplingParams
 
@@ -62,10 +74,26 @@ class VLLMSampler:
                 top_p=self.options.top_p,
                 max_tokens=self.options.max_new_tokens,
                 stop_token_ids=self.stop_ids,
+                logprobs=0,  # that of the token itself and of no other
                 seed=shard_seed(seed, number),
             )
             for number in range(len(prompts))
         ]
-        encoded = [{"prompt_token_ids": encode_prompt(self.tokenizer, prompt)} for prompt in prompts]
-        outputs = self.engine.generate(encoded, settings, use_tqdm=False)
-        return [[sample.text for sample in output.outputs] for output in outputs]
+        encoded = [encode_prompt(self.tokenizer, one, f"Prompt {number}") for number, one in enumerate(prompts)]
+        asked = [{"prompt_token_ids": ids} for ids in encoded]
+        outputs = self.engine.generate(asked, settings, use_tqdm=False)
+        return [self._group(ids, output.outputs) for ids, output in zip(encoded, outputs)]
+
+    def _group(self, prompt_ids: list[int], samples: list) -> SampledGroup:
+        response_ids = [up_to_stop(list(sample.token_ids), self.stop_ids) for sample in samples]
+        return SampledGroup(
+            # vLLM's own texts are without special tokens.
+            responses=[response_text(self.tokenizer, prompt_ids, ids, self.stop_ids) for ids in response_ids],
+            prompt_ids=prompt_ids,
+            response_ids=response_ids,
+            policy_log_probs=[
+                sum(found[token].logprob for token, found in zip(ids, sample.logprobs))
+                for ids, sample in zip(response_ids, samples)
+            ],
+            tokenizer_digest=self.digest,
+        )

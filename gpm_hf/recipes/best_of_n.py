@@ -1,38 +1,41 @@
 """The best of several answers, by what a preference model says of all of them."""
 
+from collections import Counter
 from typing import Any
 
-from gpm_hf.data.policy_data import score_columns
-from gpm_hf.modeling import is_empty
+from gpm_hf.data.scored_rows import score_columns, with_text
 from gpm_hf.preference import select
 from gpm_hf.scoring import Scorer
 
 
-def choose_best(prompts: list, groups: list[list[str]], scorer: Scorer, rule: str = "mean") -> list[dict[str, Any]]:
+def choose_best(rows: list[dict[str, Any]], scorer: Scorer, rule: str = "mean") -> list[dict[str, Any]]:
     """
-    Chooses one answer to each prompt. Answers without text cannot be scored, and are left out; where only one has
-    text, it is the best.
+    Chooses one answer to each prompt. Answers without text cannot be scored, and are left out with their ids and
+    log-probabilities; where only one has text, it is the best.
 
     Args:
-        prompts: N prompts, strings or chat messages.
-        groups: for each its answers.
+        rows: N rows of `prompt` (a string or chat messages) and `responses`, as a policy's
+            [`~gpm_hf.generation.Sampler`] gives them also with what was sampled, see [`gpm_hf.data.sampled_ids`].
         scorer: of preference, see [`~gpm_hf.scoring.Scorer`].
         rule: see [`gpm_hf.preference.select`].
 
     Returns:
         For each prompt `prompt`, `best` (the answer chosen), `index` (its place in `responses`), `responses` (those
-        with text), `scores` (K x K log-odds) and `mean_scores`.
+        with text), `scores` (K x K log-odds), `mean_scores`, and the other columns of its row: scored rows, see
+        [`gpm_hf.data.policy_data`].
 
     Raises:
         ValueError: no answer to a prompt has text; scores that are not skew-symmetric.
     """
-    kept = [[text for text in group if not is_empty(text)] for group in groups]
-    for prompt, group in zip(prompts, kept):
-        if not group:
-            raise ValueError(f"No answer to {prompt!r} has any text: sample more, or raise the temperature.")
-    rows = []
-    for prompt, group, matrix in zip(prompts, kept, scorer(prompts, kept)):
-        columns = score_columns(f"The prompt {prompt!r}", matrix, len(group))
-        index = int(select(columns["scores"], rule)) if len(group) > 1 else 0
-        rows.append({"prompt": prompt, "best": group[index], "index": index, "responses": group} | columns)
-    return rows
+    kept = [with_text(f"The prompt {row['prompt']!r}", row, Counter()) for row in rows]
+    for row in kept:
+        if not row["responses"]:
+            raise ValueError(f"No answer to {row['prompt']!r} has any text: sample more, or raise the temperature.")
+    best = []
+    matrices = scorer([row["prompt"] for row in kept], [row["responses"] for row in kept])
+    for row, matrix in zip(kept, matrices):
+        columns = score_columns(f"The prompt {row['prompt']!r}", matrix, len(row["responses"]))
+        index = int(select(columns["scores"], rule)) if len(row["responses"]) > 1 else 0
+        chosen = {"prompt": row["prompt"], "best": row["responses"][index], "index": index}
+        best.append({**chosen, **row, **columns})
+    return best

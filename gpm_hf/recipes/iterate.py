@@ -12,10 +12,11 @@ from typing import Any
 
 from accelerate import PartialState
 
-from gpm_hf.data.policy_data import rows_to_score, score_columns
+from gpm_hf.data.policy_data import rows_to_score
+from gpm_hf.data.sampled_ids import ID_COLUMNS
+from gpm_hf.data.scored_rows import score_columns
 from gpm_hf.files import written_whole
-from gpm_hf.generation import PolicySampler, encode_prompt, read_prompts, response_log_probs, shard_seed
-from gpm_hf.modeling import is_empty
+from gpm_hf.generation import check_prompts, read_prompts, shard_seed
 from gpm_hf.recipes.iterate_config import IterateConfig
 from gpm_hf.recipes.iterate_settings import check_settings, check_training_options
 from gpm_hf.recipes.iterate_training import train_policy
@@ -30,10 +31,11 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
     """
     Aligns a policy in several iterations.
 
-    Every stage writes its result whole, in `output/iteration-T/`: `samples.jsonl` (`prompt`, `responses`), then
-    `scored.jsonl` (also `scores`, K x K log-odds, and `mean_scores`; see [`gpm_hf.data.policy_data`]), then `policy/`.
-    What is there is not made again, so a job that was killed goes on: sampling and scoring after the last finished
-    shard, training from its last checkpoint. Under a launcher the processes share all of it.
+    Every stage writes its result whole, in `output/iteration-T/`: `samples.jsonl` (`prompt`, `responses`, the token
+    ids that were sampled and their log-probabilities; see [`gpm_hf.data.sampled_ids`]), then `scored.jsonl` (also
+    `scores`, K x K log-odds, and `mean_scores`; see [`gpm_hf.data.policy_data`]), then `policy/`, trained on these
+    ids. What is there is not made again, so a job that was killed goes on: sampling and scoring after the last
+    finished shard, training from its last checkpoint. Under a launcher the processes share all of it.
 
     Args:
         config: what is sampled, scored and learned from.
@@ -43,8 +45,9 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
         The folder of the last iteration's policy.
 
     Raises:
-        ValueError: impossible options, too few prompts, or a job in the same folder with other settings; the message
-            names the difference.
+        ValueError: impossible options, too few prompts, a prompt that cannot be put to the policy (the message names
+            its row), a job in the same folder with other settings (it names the difference), or samples there that
+            an earlier version made without their ids.
     """
     check_training_options(config, training)
     # Connects the processes, or says that this is the only one: everything below asks for it.
@@ -59,6 +62,7 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
         if (folder / "policy").is_dir():
             say("done already")
         else:
+            _check_samples_have_ids(folder)
             _sample(config, training, policy, _slice(config, prompts, iteration), iteration, say)
             free_memory()
             _score(config, folder, say)
@@ -88,9 +92,10 @@ def _prompts(config: IterateConfig, training: OfflineGPOConfig, output: Path) ->
     state = PartialState()
     if state.is_main_process and not path.exists():
         prompts = read_prompts(config.prompts, config.prompts_split)
+        tokenizer = load_tokenizer(config.policy, **_hub_options(training))
+        lengths = check_prompts(tokenizer, prompts, config.prompts)
         if config.max_prompt_length is not None:
-            tokenizer = load_tokenizer(config.policy, **_hub_options(training))
-            kept = [one for one in prompts if len(encode_prompt(tokenizer, one)) <= config.max_prompt_length]
+            kept = [one for one, length in zip(prompts, lengths) if length <= config.max_prompt_length]
             print(f"{len(prompts) - len(kept)} of {len(prompts)} prompts are over {config.max_prompt_length} tokens.")
             prompts = kept
         _check_number_of_prompts(config, len(prompts))
@@ -134,29 +139,25 @@ def _sample(
         )
 
         def answer(number: int, shard: list[dict]) -> Iterator[dict]:
-            answers = sampler([row["prompt"] for row in shard], shard_seed(training.seed, iteration, number))
-            for row, responses in zip(shard, answers):
-                yield row | {"responses": responses} | _log_probs(config, sampler, row["prompt"], responses)
+            groups = sampler.sample([row["prompt"] for row in shard], shard_seed(training.seed, iteration, number))
+            for row, group in zip(shard, groups):
+                yield row | group.columns()
 
-        # What it depends on is in the job's own settings.
-        map_in_shards(({"prompt": prompt} for prompt in prompts), answer, path, {}, config.shard_size)
+        # What else it depends on is in the job's own settings.
+        settings = {"columns": list(ID_COLUMNS)}
+        map_in_shards(({"prompt": prompt} for prompt in prompts), answer, path, settings, config.shard_size)
 
 
-def _log_probs(config: IterateConfig, sampler: Any, prompt: Any, responses: list[str]) -> dict[str, list]:
-    """The column `policy_log_probs`, where it is asked for; of an answer without text `None`, which is left out."""
-    if not config.policy_log_probs:
-        return {}
-    assert isinstance(sampler, PolicySampler)
-    told = [place for place, text in enumerate(responses) if not is_empty(text)]
-    values: list[float | None] = [None] * len(responses)
-    if told:
-        texts = [responses[place] for place in told]
-        (found,) = response_log_probs(
-            sampler.model, sampler.tokenizer, [prompt], [texts], config.generation_batch_size
-        )
-        for place, value in zip(told, found):
-            values[place] = value
-    return {"policy_log_probs": values}
+def _check_samples_have_ids(folder: Path) -> None:
+    """Raises `ValueError` for samples of an earlier version, whose texts alone do not say what was sampled."""
+    for path in (folder / "scored.jsonl", folder / "samples.jsonl"):
+        if path.exists():
+            missing = [column for column in ID_COLUMNS if column not in next(written_rows(path), {})]
+            if missing:
+                raise ValueError(
+                    f"{path} was made by an earlier version, without {', '.join(missing)}: what was sampled, and is "
+                    "to be trained, is not known. Remove its folder to sample again, or name another output."
+                )
 
 
 def _score(config: IterateConfig, folder: Path, say: _Herald) -> None:

@@ -17,6 +17,7 @@ from gpm_hf.recipes.policies import is_gguf
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer
 from gpm_hf.shards import written_rows
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
+from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 
 
@@ -31,14 +32,19 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
         policy: the one that sampled.
         iteration: counted from 1.
         folder: of the iteration, with `scored.jsonl`.
+
+    Raises:
+        ValueError: a checkpoint there of another number of processes.
     """
     state = PartialState()
     args = iteration_options(config, training, iteration, folder / "training")
+    checkpoint = last_whole_checkpoint(args.output_dir, state)
     dataset = select_rows(written_rows(folder / "scored.jsonl"), config)
-    model, tokenizer = policy, None
+    hub_options = {name: value for name, value in (args.model_init_kwargs or {}).items() if name == "revision"}
+    model, tokenizer = policy, load_tokenizer(policy, **hub_options)
     if is_gguf(policy):
         dtype = (args.model_init_kwargs or {}).get("dtype", "float32")
-        model, tokenizer = load_gguf_language_model(policy, dtype=dtype), load_tokenizer(policy)
+        model = load_gguf_language_model(policy, dtype=dtype)
         args.model_init_kwargs = None
     if config.method in DPO_METHODS:
         trainer: Any = PrecomputedReferenceDPOTrainer(
@@ -48,7 +54,7 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
         trainer = OfflineGPOTrainer(
             model, args, dataset, processing_class=tokenizer, preference_name=_name_of(config.scorer)
         )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(args.output_dir, state))
+    trainer.train(resume_from_checkpoint=checkpoint)
     aside = folder / ".policy.part"
     if state.is_main_process:
         shutil.rmtree(aside, ignore_errors=True)
@@ -94,7 +100,9 @@ def select_rows(rows: Any, config: IterateConfig) -> Dataset:
     if config.selection == "all_responses":
         return all_responses(rows, config.policy_log_probs)
     pairs = select_pairs(rows, config.selection, config.policy_log_probs)
-    return pairs.select_columns(["prompt", "chosen", "rejected"]) if config.method in DPO_METHODS else pairs
+    if config.method not in DPO_METHODS:
+        return pairs
+    return pairs.select_columns([*PAIR, "prompt", *(f"{side}_ids" for side in ("prompt", *PAIR)), "tokenizer_digest"])
 
 
 def last_whole_checkpoint(folder: str | Path, state: PartialState) -> str | None:
@@ -104,8 +112,13 @@ def last_whole_checkpoint(folder: str | Path, state: PartialState) -> str | None
     Args:
         folder: the trainer's.
         state: of the processes: one removes, all get the same answer.
+
+    Raises:
+        ValueError: a checkpoint that another number of processes wrote, which is left where it is.
     """
     found = sorted(Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rsplit("-")[-1]))
+    for path in found:
+        _check_processes(path, state.num_processes)
     whole = [path for path in found if _is_whole(path, state.num_processes)]
     state.wait_for_everyone()
     if state.is_main_process:
@@ -115,14 +128,36 @@ def last_whole_checkpoint(folder: str | Path, state: PartialState) -> str | None
     return str(whole[-1]) if whole else None
 
 
+def _check_processes(checkpoint: Path, processes: int) -> None:
+    """
+    Raises `ValueError` for a checkpoint of another number of processes: they would share rows, steps and the state of
+    the optimizer differently. One of fewer cannot be told from one that was cut off while some had yet to write.
+    """
+    states = {path.name for path in checkpoint.glob("rng_state*.pth")}
+    if _has_state(checkpoint) and (states - set(_random_states(processes)) or len(states) in range(2, processes)):
+        raise ValueError(
+            f"{checkpoint} was not written by as many processes as there are now, {processes} (it holds "
+            f"{', '.join(sorted(states))}): go on with as many as wrote it, or remove that folder to train this "
+            "iteration from its beginning."
+        )
+
+
+def _random_states(processes: int) -> list[str]:
+    """The files in which each process keeps the state of its random numbers."""
+    return ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+
+
 def _is_whole(checkpoint: Path, processes: int) -> bool:
     """The trainer writes its state last, and each process the state of its random numbers."""
-    states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    return _has_state(checkpoint) and all((checkpoint / name).exists() for name in _random_states(processes))
+
+
+def _has_state(checkpoint: Path) -> bool:
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return all((checkpoint / name).exists() for name in states)
+    return True
 
 
 def _name_of(scorer: str) -> str:

@@ -11,6 +11,7 @@ PAIR = ("chosen", "rejected")
 # What the columns of single responses are called while they are prepared: TRL's methods know pairs only.
 SINGLE_TO_PAIR = {
     "completion": "chosen",
+    "completion_ids": "chosen_ids",
     "score": "chosen_score",
     "probability": "chosen_probability",
     "ref_logps": "ref_chosen_logps",

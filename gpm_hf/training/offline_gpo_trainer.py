@@ -1,11 +1,10 @@
 """Offline preference optimisation by regression of log-ratios: GPO, SPPO, LN-GPO and REBEL on TRL's DPOTrainer."""
 
-import copy
 import textwrap
 
 import torch
 from accelerate.logging import get_logger
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers import ProcessorMixin
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
@@ -50,10 +49,11 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
     sampled and a preference model scored ([`gpm_hf.data.policy_data`] makes the rows).
 
     What differs from TRL's [`~trl.DPOTrainer`]: the loss is a regression of log-ratios on scores (see
-    [`OfflineGPOConfig`]), rows may hold one response instead of a pair, rows over `max_length` are left out and
-    counted instead of truncated, the mean over an optimizer step is exactly that over its rows (also where the last
-    micro-batch is smaller; where rows do not divide evenly among processes, accelerate repeats some), and metrics are
-    exact means over rows. Tokens, LoRA, the reference model and checkpoints are inherited.
+    [`OfflineGPOConfig`]), rows may hold one response instead of a pair, what is trained is what was sampled (see
+    `train_dataset`), rows over `max_length` are left out and counted instead of truncated, the mean over an optimizer
+    step is exactly that over its rows (also where the last micro-batch is smaller; where rows do not divide evenly
+    among processes, accelerate repeats some), and metrics are exact means over rows. LoRA, the reference model and
+    checkpoints are inherited.
 
     The loss of a row is the mean over its responses of (beta * log-ratio - target)^2, for REBEL the square of the
     difference; times the row's `weight` where there is that column. So on pairs the loss is that of the samples in
@@ -66,8 +66,11 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
         train_dataset (`Dataset` or `IterableDataset`): pairs with `prompt`, `chosen`, `rejected`, `chosen_score`,
             `rejected_score` (mean log-odds; for SPPO `chosen_probability`, `rejected_probability`), or single
             responses with `prompt`, `completion` and `score` (or `probability`). Strings or chat messages, as in TRL.
-            Optional: `weight`, and the reference's log-probabilities (`ref_chosen_logps` and `ref_rejected_logps`, or
-            `ref_logps`), which are then not computed.
+            With the ids that were sampled (`prompt_ids`, `chosen_ids`, `rejected_ids` or `completion_ids`, and
+            `tokenizer_digest`, see [`gpm_hf.data.sampled_ids`]) those are trained; without them the texts, and a row
+            is refused where the chat template does not render it as prompt, answer and end. Optional: `weight`, and
+            the reference's log-probabilities (`ref_chosen_logps` and `ref_rejected_logps`, or `ref_logps`), which are
+            then not computed.
         eval_dataset (*optional*): the same.
         processing_class (`PreTrainedTokenizerBase`, *optional*): the policy's tokenizer; its padding side is of no
             consequence.
@@ -138,7 +141,6 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
         self.data_sources = data_sources(train_dataset)
         self.was_given_a_name = isinstance(model, str)
         self.preference_name = preference_name
-        self._train_rows_over_max_length: int | None = None
         # Dropout makes the policy differ from itself, and another reference differs from it rightly.
         self._starts_as_reference = ref_model is None and args.disable_dropout
         self._reference_is_given = ref_model is not None
@@ -164,8 +166,9 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
         if sides != PAIR:
             # TRL's methods know pairs: the response stands for both until it is tokenised.
             dataset = dataset.rename_columns({old: new for old, new in SINGLE_TO_PAIR.items() if old in columns})
+            double = {"rejected": "chosen", "rejected_ids": "chosen_ids"}
             with global_then_local_main_first():
-                dataset = dataset.map(lambda row: {"rejected": row["chosen"]})
+                dataset = dataset.map(lambda row: {new: row[old] for new, old in double.items() if old in row})
             sides = PAIR[:1]
         given = [side for side in sides if f"ref_{side}_logps" in get_dataset_column_names(dataset)]
         if given and (len(given) < len(sides) or not args.precompute_ref_log_probs):
@@ -178,40 +181,8 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
             dataset = dataset.map(
                 add_targets, with_indices=True, fn_kwargs={"sides": sides, "loss_type": args.loss_type}
             )
-        # TRL drops rows whose prompt is too long without a word and cuts the others; here they are counted.
-        whole = copy.copy(args)
-        whole.max_length = None
-        dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
-        if sides != PAIR:
-            dataset = dataset.remove_columns(["rejected", "rejected_ids"])
-        return self._without_long_rows(dataset, sides, args.max_length, dataset_name)
-
-    def _without_long_rows(self, dataset, sides, max_length, dataset_name):
-        if max_length is None:
-            return dataset
-
-        def fits(row):
-            return len(row["prompt_ids"]) + max(len(row[f"{side}_ids"]) for side in sides) <= max_length
-
-        with global_then_local_main_first():
-            kept = dataset.filter(fits)
-        if isinstance(dataset, IterableDataset):
-            logger.warning(f"Streamed {dataset_name} rows over max_length={max_length} tokens are left out uncounted.")
-            return kept
-        dropped = len(dataset) - len(kept)
-        if dataset_name == "train":
-            self._train_rows_over_max_length = dropped
-        if len(kept) == 0:
-            raise ValueError(
-                f"No row of the {dataset_name} data set is left: all {dropped} are longer than "
-                f"max_length={max_length} tokens. Raise `max_length`."
-            )
-        if dropped:
-            logger.warning(
-                f"{dropped} of {len(dataset)} {dataset_name} rows have more than max_length={max_length} tokens and "
-                "are left out."
-            )
-        return kept
+        dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        return dataset if sides == PAIR else dataset.remove_columns(sorted(double))
 
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
@@ -304,9 +275,10 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
                 f"Before the first step the policy's log-probabilities differ from the reference's by {drift:.3f} "
                 f"nats per token (at most {MOST_DRIFT_PER_TOKEN} is rounding), so the reference is not the policy "
                 "that this training starts from. Given log-probabilities must be sums over the tokens of the response "
-                "as the chat template renders it, at temperature 1, by this very model: remove their columns to have "
-                "them computed. A model that was changed after loading needs `precompute_ref_log_probs=True`; an "
-                "adapter that changes the policy before it is trained needs a `ref_model`."
+                "(its sampled ids, where the rows have them), at temperature 1, by this very model: remove their "
+                "columns to have them computed. A model that was changed after loading needs "
+                "`precompute_ref_log_probs=True`; an adapter that changes the policy before it is trained needs a "
+                "`ref_model`."
             )
 
     # --- metrics ----------------------------------------------------------------------------------------------------

@@ -1,21 +1,83 @@
-"""The reference's log-probabilities before the training, by several processes and under ZeRO-3."""
+"""TRL's DPOTrainer for sampled responses: it trains the ids that were sampled, and computes the reference before."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from trl import DPOTrainer
+from trl.data_utils import get_dataset_column_names
+from trl.trainer.utils import global_then_local_main_first
+
+from gpm_hf.data.sampled_ids import tokenizer_digest
+from gpm_hf.training.offline_batches import PAIR
+from gpm_hf.training.sampled_rows import check_rendering, check_row_ids, has_sampled_ids
+
+logger = get_logger(__name__)
 
 
 class PrecomputedReferenceDPOTrainer(DPOTrainer):
     """
-    TRL's [`~trl.DPOTrainer`] with `precompute_ref_log_probs=True` also for rows in memory on several processes, and
-    under ZeRO-3 with an engine that leaves the model as it was.
+    TRL's [`~trl.DPOTrainer`] on what a policy sampled.
+
+    What differs: rows with sampled ids (`prompt_ids`, `chosen_ids`, `rejected_ids`, `tokenizer_digest`) are trained as
+    they are, where TRL would render their texts anew; rows without them are refused where a rendering is not the
+    prompt, the answer and its end. Rows over `max_length` are left out, counted and said, instead of cut.
+    `precompute_ref_log_probs=True` works also for rows in memory on several processes, and under ZeRO-3 with an engine
+    that leaves the model as it was.
     """
 
     _precompute_engine: Any
+    _train_rows_over_max_length: int | None = None
+
+    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        columns = get_dataset_column_names(dataset)
+        sides = tuple(side for side in PAIR if side in columns)
+        options: dict[str, Any] = {"with_indices": True}
+        if isinstance(dataset, Dataset):
+            options["num_proc"] = args.dataset_num_proc
+        if has_sampled_ids(columns, sides, dataset_name):
+            expected = {"sides": sides, "digest": tokenizer_digest(processing_class)}
+            with global_then_local_main_first():
+                dataset = dataset.map(check_row_ids, fn_kwargs=expected, **options)
+        else:
+            # TRL drops rows whose prompt is too long without a word and cuts the others; here they are counted.
+            whole = copy.copy(args)
+            whole.max_length = None
+            dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
+            by = {"sides": sides, "tokenizer": processing_class}
+            with global_then_local_main_first():
+                dataset = dataset.map(check_rendering, fn_kwargs=by, **options)
+        return self._without_long_rows(dataset, sides, args.max_length, dataset_name)
+
+    def _without_long_rows(self, dataset, sides, max_length, dataset_name):
+        if max_length is None:
+            return dataset
+
+        def fits(row):
+            return len(row["prompt_ids"]) + max(len(row[f"{side}_ids"]) for side in sides) <= max_length
+
+        with global_then_local_main_first():
+            kept = dataset.filter(fits)
+        if isinstance(dataset, IterableDataset):
+            logger.warning(f"Streamed {dataset_name} rows over max_length={max_length} tokens are left out uncounted.")
+            return kept
+        dropped = len(dataset) - len(kept)
+        if dataset_name == "train":
+            self._train_rows_over_max_length = dropped
+        if len(kept) == 0:
+            raise ValueError(
+                f"No row of the {dataset_name} data set is left: all {dropped} are longer than "
+                f"max_length={max_length} tokens. Raise `max_length`."
+            )
+        if dropped:
+            logger.warning(
+                f"{dropped} of {len(dataset)} {dataset_name} rows have more than max_length={max_length} tokens and "
+                "are left out."
+            )
+        return kept
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
         if isinstance(dataset, Dataset) and not dataset.cache_files:

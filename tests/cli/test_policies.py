@@ -68,6 +68,41 @@ def test_answers_are_written_as_alpaca_eval_reads_them(capsys, backbone_folder, 
     assert {path.name for path in tmp_path.iterdir()} == {"prompts.jsonl", "one.json", "two.json"}
 
 
+def test_a_prompt_that_cannot_be_answered_is_named_by_its_row(capsys, folder, backbone_folder, tmp_path):
+    rows = [{"prompt": "One?"}, {"prompt": [{"role": "tool", "content": "2"}]}]
+    data = prompts_file(tmp_path, rows)
+    output = tmp_path / "out.jsonl"
+    command = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}", "--input", data, "--output", output]
+    code, _, err = ask(capsys, *command, *ON_CPU)
+    assert (
+        code == 1 and "prompts.jsonl, row 2: the chat template cannot render a prompt with the roles ['tool']" in err
+    )
+    data = prompts_file(tmp_path, [{"prompt": "One?"}, {"prompt": "Two? " * 200}])
+    for arguments in (command, ["answer", backbone_folder, "--prompts", data, "--output", tmp_path / "out.json"]):
+        code, _, err = ask(capsys, *arguments, *ON_CPU)
+        assert code == 1 and "prompts.jsonl, row 2 has 1012 tokens" in err and "context of 256" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"prompts.jsonl"}
+
+
+def test_the_best_of_n_keeps_what_was_sampled(capsys, folder, backbone_folder, tmp_path):
+    """Its rows are scored rows: the policy can be trained on them as they are."""
+    from transformers import AutoModelForCausalLM
+
+    from gpm_hf.data.policy_data import all_responses
+    from gpm_hf.generation import token_log_probs
+
+    data = prompts_file(tmp_path, [{"prompt": "One?"}, {"prompt": "Two?"}])
+    command = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}", "--n", 3, *ON_CPU, "--input", data]
+    assert ask(capsys, *command, "--output", tmp_path / "best.jsonl")[0] == 0
+    rows = lines(tmp_path / "best.jsonl")
+    policy = AutoModelForCausalLM.from_pretrained(backbone_folder)
+    found = token_log_probs(policy, [row["prompt_ids"] for row in rows], [row["response_ids"] for row in rows])
+    for row, values in zip(rows, found):
+        assert values == pytest.approx(row["policy_log_probs"], abs=1e-4)
+    samples = all_responses(rows, with_policy_log_probs=True)
+    assert samples["completion_ids"] == [ids for row in rows for ids in row["response_ids"]]
+
+
 def test_mistakes_are_explained(capsys, folder, backbone_folder, tmp_path):
     best = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}"]
     assert ask(capsys, *best)[2].endswith("Give either --prompt, or --input FILE.jsonl.\n")

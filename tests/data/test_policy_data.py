@@ -82,6 +82,22 @@ def test_responses_without_text_are_left_out_and_counted(caplog):
     assert "2 responses without text, 2 rows with fewer than two responses" in caplog.text
 
 
+def test_what_was_sampled_goes_with_its_response():
+    """The answer that is left out takes its ids and log-probability along; what remains reaches the trainer's rows."""
+    ids = {"prompt_ids": [7, 8], "response_ids": [[1, 2], [3], [4, 5]], "tokenizer_digest": "sha256:x"}
+    row = {"prompt": "a", "responses": ["x", " ", "y"], "policy_log_probs": [-1, -2, -3], **ids}
+    (found,) = score_rows([row], lambda *_: [[[0.0, -2.0], [2.0, 0.0]]])
+    assert found["response_ids"] == [[1, 2], [4, 5]] and found["policy_log_probs"] == [-1.0, -3.0]
+    (pair,) = select_pairs([found], with_policy_log_probs=True)
+    assert (pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]) == ([7, 8], [4, 5], [1, 2])
+    assert (pair["ref_chosen_logps"], pair["tokenizer_digest"]) == (-3.0, "sha256:x")
+    assert all_responses([found])["completion_ids"] == [[1, 2], [4, 5]]
+    with pytest.raises(ValueError, match="row 0 has 3 responses, and `response_ids` that are not as many"):
+        score_rows([row | {"response_ids": [[1], [2]]}], zeros)
+    with pytest.raises(ValueError, match=r"row 0 has in `response_ids` \[1.5\], which is no list"):
+        score_rows([row | {"response_ids": [[1], [1.5], [2]]}], zeros)
+
+
 def test_refused_rows_and_scores():
     rows = [{"prompt": "a", "responses": ["x", "y"]}, {"prompt": "b", "responses": ["x", "y"]}]
 

@@ -128,7 +128,7 @@ def test_impossible_options_and_prompts_are_refused(tmp_path):
 
 
 def test_vllm_is_asked_for_the_same_distribution(monkeypatch):
-    calls = {}
+    calls, namespace, tokenizer = {}, types.SimpleNamespace, build_tokenizer()
 
     class LLM:
         def __init__(self, policy, **options):
@@ -136,21 +136,37 @@ def test_vllm_is_asked_for_the_same_distribution(monkeypatch):
 
         def generate(self, prompts, settings, use_tqdm):
             calls["prompts"], calls["settings"] = prompts, settings
-            sample = types.SimpleNamespace
-            return [sample(outputs=[sample(text=f"{i}{k}") for k in range(3)]) for i in range(len(prompts))]
+
+            return [namespace(outputs=[self.answer(i, k) for k in range(3)]) for i in range(len(prompts))]
+
+        def answer(self, i, k):
+            """Digits as vLLM gives them: its text has no special tokens, its ids end with what ended the answer."""
+            ids = [*tokenizer.convert_tokens_to_ids([str(i), "<|im_start|>", str(k)]), tokenizer.eos_token_id][: 4 - k]
+            found = [{token: namespace(logprob=-0.5 - place)} for place, token in enumerate(ids)]
+            return namespace(text=f"{i}{k}", token_ids=tuple(ids), logprobs=found)
 
     module = types.ModuleType("vllm")
     module.LLM, module.SamplingParams = LLM, dict
     monkeypatch.setitem(sys.modules, "vllm", module)
-    tokenizer = build_tokenizer()
     options = SamplingOptions(3, 0.7, 0.9, 8)
     sample = VLLMSampler("my-name/my-policy", tokenizer, options, dtype="bfloat16")
-    assert sample(PROMPTS[:2], 5) == [["00", "01", "02"], ["10", "11", "12"]]
-    assert calls["engine"] == ("my-name/my-policy", {"generation_config": "vllm", "dtype": "bfloat16"})
+    texts = [
+        ["0<|im_start|>0", "0<|im_start|>1", "0<|im_start|>"],
+        ["1<|im_start|>0", "1<|im_start|>1", "1<|im_start|>"],
+    ]
+    assert sample(PROMPTS[:2], 5) == texts
+    engine = {"generation_config": "vllm", "logprobs_mode": "raw_logprobs", "dtype": "bfloat16"}
+    assert calls["engine"] == ("my-name/my-policy", engine)
+    first, second = sample.sample(PROMPTS[:2], 5)
+    assert first.responses == texts[0] and first.prompt_ids == encode_prompt(tokenizer, PROMPTS[0])
+    letters = tokenizer.convert_tokens_to_ids(["1", "<|im_start|>", "0", "<eos>"])
+    assert second.response_ids == [letters, [letters[0], letters[1], letters[0]], letters[:2]]
+    assert second.policy_log_probs == [-8.0, -4.5, -2.0]
     assert calls["prompts"][1] == {"prompt_token_ids": encode_prompt(tokenizer, PROMPTS[1])}
     first, second = calls["settings"]
     assert (first["n"], first["temperature"], first["top_p"], first["max_tokens"]) == (3, 0.7, 0.9, 8)
     assert first["stop_token_ids"] == [tokenizer.eos_token_id] and first["seed"] != second["seed"]
+    assert first["logprobs"] == 0
 
 
 def test_vllm_absent_names_the_extra(monkeypatch):

@@ -11,7 +11,8 @@ from gpm_hf.recipes import iterate as job
 from gpm_hf.recipes import iterate_training
 from gpm_hf.recipes.iterate_config import METHODS, IterateConfig
 from tests.conftest import build_gpm, build_tokenizer, save_backbone
-from tests.training.test_offline_gpo import sequence_log_prob, token_ids
+from tests.generation.templates import template_policy, template_tokenizer
+from tests.training.test_offline_gpo import sequence_log_prob
 
 TRAINING: dict[str, Any] = {
     "bf16": False,
@@ -111,8 +112,8 @@ def test_the_next_iteration_starts_from_and_refers_to_the_policy_that_sampled(wo
 
     policy = AutoModelForCausalLM.from_pretrained(tmp_path / "iteration-1" / "policy")
     row = read(tmp_path / "iteration-2" / "scored.jsonl")[0]
-    best = row["responses"][max(range(2), key=lambda index: row["mean_scores"][index])]
-    expected = sequence_log_prob(policy, *token_ids(build_tokenizer(), row, best))
+    best = max(range(2), key=lambda index: row["mean_scores"][index])
+    expected = sequence_log_prob(policy, row["prompt_ids"], row["response_ids"][best])
     assert seen[1][1]["ref_chosen_logps"] == pytest.approx(expected.item(), abs=1e-3)
 
     # It answered as that policy does: the file is made again from its folder alone.
@@ -149,7 +150,7 @@ def test_what_is_done_is_not_done_again(world, tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, counted)
 
-    count(PolicySampler, "__call__", "sample")
+    count(PolicySampler, "sample", "sample")
     count(GPMScorer, "__call__", "score")
     count(iterate_training.OfflineGPOTrainer, "train", "train")
     run(world, tmp_path)
@@ -206,6 +207,95 @@ def test_a_training_goes_on_from_its_last_whole_checkpoint(world, tmp_path, monk
     assert resumed_from[1].endswith("checkpoint-4")
     assert same(*(weights(tmp_path / name / "iteration-1" / "policy") for name in ("whole", "cut")))
     assert not (folder / "training").exists()
+
+
+def checkpoint(folder, step, *states, whole=True):
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    for name in states:
+        (path / name).write_bytes(b"")
+    (path / "trainer_state.json").write_text('{"global_step": 2}' if whole else '{"global')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "processes"),
+    [(["rng_state_0.pth", "rng_state_1.pth"], 1), (["rng_state.pth"], 2), (["rng_state_0.pth", "rng_state_1.pth"], 3)],
+)
+def test_a_checkpoint_of_other_processes_is_kept_and_named(tmp_path, written, processes):
+    from types import SimpleNamespace
+
+    state = SimpleNamespace(num_processes=processes, is_main_process=True, wait_for_everyone=lambda: None)
+    path = checkpoint(tmp_path, 4, *written)
+    with pytest.raises(
+        ValueError, match=rf"checkpoint-4 was not written by as many processes .* now, {processes} \(it"
+    ):
+        iterate_training.last_whole_checkpoint(tmp_path, state)
+    assert path.is_dir()
+    # What was never whole is of no use to anyone.
+    (path / "trainer_state.json").unlink()
+    half = checkpoint(tmp_path, 6, *written, whole=False)
+    assert iterate_training.last_whole_checkpoint(tmp_path, state) is None
+    assert not path.exists() and not half.exists()
+
+
+def test_a_job_says_at_once_that_its_checkpoint_is_of_other_processes(world, tmp_path):
+    run(world, tmp_path, iterations=1)
+    folder = tmp_path / "iteration-1"
+    (folder / "policy").rename(tmp_path / "gone")
+    path = checkpoint(folder / "training", 1, "rng_state_0.pth", "rng_state_1.pth")
+    with pytest.raises(ValueError, match="go on with as many as wrote it, or remove that folder"):
+        run(world, tmp_path, iterations=1)
+    assert path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "scored.jsonl"])
+def test_samples_of_an_earlier_version_are_not_gone_on_with(world, tmp_path, name):
+    run(world, tmp_path, iterations=1)
+    folder = tmp_path / "iteration-1"
+    (folder / "policy").rename(tmp_path / "gone")
+    rows = [{key: value for key, value in row.items() if "ids" not in key} for row in read(folder / name)]
+    (folder / name).write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=rf"{name} was made by an earlier version, without prompt_ids, response_ids"):
+        run(world, tmp_path, iterations=1)
+
+
+def test_a_prompt_that_the_template_refuses_is_named(world, tmp_path):
+    prompts = [{"prompt": "Red?"}, {"prompt": [{"role": "tool", "content": "4"}]}]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    with pytest.raises(
+        ValueError, match=r"prompts\.jsonl, row 2: the chat template cannot .* \['tool'\] \(unknown role"
+    ):
+        run(world, tmp_path / "out", prompts=str(tmp_path / "prompts.jsonl"))
+
+
+@pytest.mark.parametrize("method", ["gpo", "dpo"])
+@pytest.mark.parametrize("template", ["qwen3", "deepseek_r1_distill", "gptoss"])
+def test_the_sampled_ids_are_trained_under_real_templates(world, tmp_path, monkeypatch, method, template):
+    """These templates render none of the answers as they were sampled."""
+    tokenizer = template_tokenizer(template)
+    template_policy(tokenizer).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    seen = []
+    for name in ("OfflineGPOTrainer", "PrecomputedReferenceDPOTrainer"):
+
+        class Watched(getattr(iterate_training, name)):
+            def train(self, **options):
+                seen.append(list(self.train_dataset))
+                return super().train(**options)
+
+        monkeypatch.setattr(iterate_training, name, Watched)
+    run(world, tmp_path / "out", policy=str(tmp_path / "policy"), method=method, iterations=1, num_generations=3)
+    rows = read(tmp_path / "out" / "iteration-1" / "scored.jsonl")
+    (trained,) = seen
+    assert len(trained) == len(rows) == 8
+    for pair, row in zip(trained, rows):
+        best, worst = (row["mean_scores"].index(one(row["mean_scores"])) for one in (max, min))
+        assert (pair["prompt_ids"], pair["chosen_ids"]) == (row["prompt_ids"], row["response_ids"][best])
+        assert pair["rejected_ids"] == row["response_ids"][worst]
+        assert pair["ref_chosen_logps"] == pytest.approx(row["policy_log_probs"][best], abs=1e-4)
+    ends = [ids[-1] == tokenizer.eos_token_id for row in rows for ids in row["response_ids"]]
+    assert not all(ends), "an answer that was cut has no end"
 
 
 def test_other_settings_are_refused_and_named(world, tmp_path):

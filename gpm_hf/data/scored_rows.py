@@ -1,0 +1,154 @@
+"""Rows of sampled responses with their scores, read and checked: see [`gpm_hf.data.policy_data`]."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpm_hf.data.sampled_ids import SampledIds, read_ids
+from gpm_hf.modeling import is_empty
+from gpm_hf.preference.arrays import read_scores
+
+
+class ScoredGroup(NamedTuple):
+    """
+    A scored row, checked.
+
+    Attributes:
+        name: for messages, "row 3".
+        prompt: chat messages.
+        responses: K strings.
+        scores: log-odds of shape (K, K), float64 and exactly skew-symmetric.
+        mean_scores: log-odds of shape (K,).
+        mean_probabilities: K mean win probabilities against the group, 1/2 against oneself.
+        log_probs: the policy's, K of them, or `None`.
+        ids: what was sampled, or `None`.
+    """
+
+    name: str
+    prompt: list[dict[str, Any]]
+    responses: list[str]
+    scores: np.ndarray
+    mean_scores: np.ndarray
+    mean_probabilities: np.ndarray
+    log_probs: list[float] | None
+    ids: SampledIds | None
+
+
+def with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, Any]:
+    """
+    The row as a `dict` without its responses that have no text, and without what belongs to them.
+
+    Args:
+        name: of the row, for messages.
+        row: `prompt`, `responses` and optionally `policy_log_probs` and the sampled ids.
+        counts: how many were left out is added to it.
+
+    Raises:
+        ValueError: naming the row, where it lacks a column or columns do not fit together.
+    """
+    if "prompt" not in row or "responses" not in row:
+        raise ValueError(f"{name} has the columns {sorted(row)}: it needs `prompt` and `responses`.")
+    responses, log_probs = row["responses"], row.get("policy_log_probs")
+    if isinstance(responses, str) or any(not isinstance(text, str) for text in responses):
+        raise ValueError(f"{name}: `responses` must be a list of strings.")
+    if log_probs is not None and len(log_probs) != len(responses):
+        raise ValueError(f"{name} has {len(responses)} responses and {len(log_probs)} `policy_log_probs`.")
+    kept = [i for i, text in enumerate(responses) if not is_empty(text)]
+    counts["responses without text"] += len(responses) - len(kept)
+    full = {**row, "responses": [responses[i] for i in kept]}
+    if log_probs is not None:
+        full["policy_log_probs"] = [float(log_probs[i]) for i in kept]
+    ids = read_ids(name, row, len(responses))
+    if ids is not None:
+        full["response_ids"] = [ids.response_ids[i] for i in kept]
+    return full
+
+
+def score_columns(name: str, matrix: Any, size: int) -> dict[str, Any]:
+    """
+    The columns `scores` and `mean_scores` of a row.
+
+    Args:
+        name: of the row, for messages.
+        matrix: a scorer's log-odds.
+        size: K, the number of its responses.
+
+    Raises:
+        ValueError: naming the row, a matrix that is not (K, K), finite and skew-symmetric.
+    """
+    scores = _checked_scores(name, matrix, size)
+    return {"scores": scores.tolist(), "mean_scores": scores.mean(-1).tolist()}
+
+
+def scored_groups(rows: Iterable[Mapping[str, Any]], counts: Counter) -> Iterator[ScoredGroup]:
+    """
+    Scored rows, checked; those with fewer than two responses are left out.
+
+    Args:
+        rows: see [`gpm_hf.data.policy_data`].
+        counts: how many were left out is added to it.
+
+    Raises:
+        ValueError: a malformed row (the message names it; the first is row 0), or rows with sampled ids among rows
+            without them.
+    """
+    with_ids: bool | None = None
+    for number, row in enumerate(rows):
+        name = f"row {number}"
+        before: Counter = Counter()
+        full = with_text(name, row, before)
+        if before["responses without text"]:
+            raise ValueError(f"{name} has scores for a response without text: score the rows by `score_rows`.")
+        if "scores" not in row:
+            raise ValueError(f"{name} has no `scores`: score the rows by `score_rows`.")
+        responses = full["responses"]
+        if len(responses) < 2:
+            counts["rows with fewer than two responses"] += 1
+            continue
+        scores = _checked_scores(name, row["scores"], len(responses))
+        means = scores.mean(-1)
+        given = row.get("mean_scores")
+        if given is not None and not np.allclose(given, means, rtol=1e-5, atol=1e-5):
+            raise ValueError(f"{name}: `mean_scores` are not the row means of `scores`; they belong to other scores.")
+        ids = read_ids(name, full, len(responses))
+        if with_ids not in (None, ids is not None):
+            raise ValueError(
+                f"{name} has {'no' if ids is None else 'the'} ids of what was sampled (`response_ids`), unlike the "
+                "rows before it: learn from rows with ids and from rows without them in two runs."
+            )
+        with_ids = ids is not None
+        yield ScoredGroup(
+            name,
+            _prompt_messages(name, row["prompt"]),
+            responses,
+            scores,
+            means,
+            probability(scores).mean(-1),
+            full.get("policy_log_probs"),
+            ids,
+        )
+
+
+def _prompt_messages(name: str, prompt: Any) -> list[dict[str, Any]]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if not prompt or any("role" not in message for message in prompt):
+        raise ValueError(f"{name}: `prompt` must be a string or chat messages, got {prompt!r}.")
+    return list(prompt)
+
+
+def _checked_scores(name: str, scores: Any, size: int) -> np.ndarray:
+    try:
+        matrix = read_scores(scores)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if matrix.shape != (size, size):
+        raise ValueError(f"{name} has {size} responses, but a matrix of scores of shape {matrix.shape}.")
+    return matrix
+
+
+def probability(log_odds):
+    """Sigmoid of log-odds."""
+    return 0.5 * (1 + np.tanh(np.asarray(log_odds) / 2))  # the sigmoid, which does not overflow this way
