@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_rows
-from gpm_hf.modeling.encoding_gpm import encode_group, is_empty
+from gpm_hf.modeling import encode_group, is_empty
 
 # RM-Bench writes each answer in three styles: concise, detailed plain text, detailed with Markdown.
 _STYLES = 3

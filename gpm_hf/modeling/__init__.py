@@ -1,7 +1,8 @@
 """The model as shipped to the Hub: torch, transformers and these files, nothing else."""
 
 from .configuration_gpm import GPMConfig
-from .encoding_gpm import EncodedGroup, collate_groups, encode_group, is_empty
+from .encoding_gpm import EncodedGroup, collate_groups, encode_group
+from .messages_gpm import is_empty, read_group
 from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline

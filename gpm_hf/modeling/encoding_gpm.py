@@ -8,11 +8,12 @@ renders a prompt differently when a reply follows, the reference format), the pr
 own, so that the scales depend on the prompt alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from .template_date_gpm import TEMPLATE_DATE, asks_for_date, fixed_templates
+from .messages_gpm import as_messages, read_group
+from .template_gpm import apply_template, check_are_distinct, check_is_rendered, render
 
 
 @dataclass
@@ -23,11 +24,22 @@ class EncodedGroup:
     Attributes:
         sequences (`list[list[int]]`): one per response: prompt and response.
         prompt_ids (`list[int]` or `None`): the prompt alone, up to where a response begins; `None` when there is no
-            explicit prompt.
+            prompt.
+        why_no_prompt (`str`): the reason, where there is none.
     """
 
     sequences: list
     prompt_ids: list | None
+    why_no_prompt: str = field(default="", compare=False)
+
+    def check_prompt(self):
+        """Raises `ValueError` where there is no prompt for a scale gate to read, saying why."""
+        if self.prompt_ids is None:
+            reason = f" ({self.why_no_prompt})" if self.why_no_prompt else ""
+            raise ValueError(
+                f"The scale gate reads the prompt, and here there is none{reason}. Give an explicit prompt, or use a "
+                "model with `scale_gate=False`."
+            )
 
     @property
     def prompt_is_inside(self):
@@ -48,7 +60,7 @@ class EncodedGroup:
         return 3 * saved >= sum(len(ids) for ids in self.sequences)
 
 
-def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_date=TEMPLATE_DATE):
+def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
     """
     Tokenises one prompt with its responses.
 
@@ -56,50 +68,43 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_d
         tokenizer (`PreTrainedTokenizerBase`): tokenizer of the preference model.
         prompt (`str`, `list[dict]` or `None`): a string (one user message when the tokenizer has a chat template, else
             plain text), chat messages (several turns and a system message are fine), or `None` when every response
-            is a whole conversation or text, prompt included. `None` allows no scale gate.
-        responses (`list[str]` or `list[list[dict]]`): replies to the prompt, as text or as chat messages.
+            is a whole conversation or text, prompt included; what the conversations begin with is then the prompt.
+        responses (`list[str]` or `list[list[dict]]`): replies to the prompt, as text or as chat messages, in any of
+            the shapes that [`read_group`] knows: also whole conversations that begin with the prompt.
         prompt_format (`str`, defaults to `"clean"`): `"clean"` renders and tokenises in one step, so there is one
             BOS at most; plain text ends with EOS. `"reference"` repeats what the paper authors' program does: the
             chat is rendered to text, tokenised with special tokens (so BOS comes twice where the template writes one),
             the last token is overwritten by EOS, and the gate reads the last token of the first message.
-        template_date (`str`, *optional*): the date that a chat template writes, see [`GPMConfig`]; `None` is the
-            clock's, which is for policies alone.
 
     Returns:
         [`EncodedGroup`]
 
     Raises:
-        ValueError: no responses, an empty response, messages without a chat template, or a template that cannot
-            render the messages.
+        ValueError: no responses, an empty response, a shape that is not understood, messages without a chat template,
+            or a template that cannot render the messages, leaves out a part of them, or makes the same tokens of two
+            responses that differ in more than white space.
     """
-    if isinstance(responses, str) or len(responses) == 0:
-        raise ValueError(f"`responses` must be a list with at least one response, got {responses!r}.")
-    for index, response in enumerate(responses):
-        if not isinstance(response, (str, list, tuple)):
-            raise ValueError(f"Response {index} is a {type(response).__name__}; give a string or chat messages.")
-        if is_empty(response):
-            raise ValueError(f"Response {index} is empty: there is nothing to prefer. Leave it out of the group.")
+    group = read_group(prompt, responses)
     if prompt_format == "reference":
-        return _encode_reference(tokenizer, prompt, responses, template_date)
-
+        return _encode_reference(tokenizer, group)
+    prompt, responses = group.prompt, group.responses
     if isinstance(prompt, str) and tokenizer.chat_template is not None:
-        prompt = [{"role": "user", "content": prompt}]
+        prompt = as_messages(prompt)
     if isinstance(prompt, str) or (prompt is None and isinstance(responses[0], str)):
-        return _encode_text(tokenizer, prompt, responses)
-    conversations = [(prompt or []) + _as_messages(response) for response in responses]
-    return EncodedGroup(
-        sequences=[_render(tokenizer, messages, template_date) for messages in conversations],
-        prompt_ids=None if prompt is None else _render(tokenizer, prompt, template_date, add_generation_prompt=True),
-    )
+        return _encode_text(tokenizer, prompt, responses, group.why_no_prompt)
+    replies = [as_messages(response, "assistant") for response in responses]
+    _check_rendering(tokenizer, prompt, replies)
+    sequences = [render(tokenizer, (prompt or []) + reply) for reply in replies]
+    check_are_distinct(tokenizer, sequences, replies)
+    prompt_ids = None if prompt is None else render(tokenizer, prompt, add_generation_prompt=True)
+    return EncodedGroup(sequences, prompt_ids, group.why_no_prompt)
 
 
-def is_empty(response):
-    """Whether a response, a string or chat messages, holds neither text nor a tool call."""
-    if isinstance(response, str):
-        return not response.strip()
-    contents = [message.get("content") for message in response if not message.get("tool_calls")]
-    has_calls = len(contents) < len(response)
-    return not has_calls and all(not c or (isinstance(c, str) and not c.strip()) for c in contents)
+def _check_rendering(tokenizer, prompt, replies):
+    """Raises `ValueError` where the template leaves out what a reply says; without a prompt a reply is its last."""
+    for index, reply in enumerate(replies):
+        start = (reply[:-1], reply[-1:]) if prompt is None else (prompt, reply)
+        check_is_rendered(tokenizer, *start, f"response {index}")
 
 
 def collate_groups(groups, pad_token_id, with_prompts=True, pad_to_multiple_of=None):
@@ -146,11 +151,7 @@ def rows_of_groups(groups, with_prompts=True):
     if with_prompts:
         first = 0
         for group in groups:
-            if group.prompt_ids is None:
-                raise ValueError(
-                    "The scale gate reads the prompt, and here there is none. Give an explicit prompt, or use a "
-                    "model with `scale_gate=False`."
-                )
+            group.check_prompt()
             size = len(group.prompt_ids)
             if group.prompt_is_inside:
                 gate_rows.append(first)
@@ -165,41 +166,7 @@ def rows_of_groups(groups, with_prompts=True):
     return rows, lengths, gate_rows
 
 
-def _as_messages(response):
-    return [{"role": "assistant", "content": response}] if isinstance(response, str) else list(response)
-
-
-def _render(tokenizer, messages, template_date, add_generation_prompt=False):
-    """Token ids of a chat, by the tokenizer's template; the template writes BOS itself where it wants one."""
-    return _apply_template(
-        tokenizer,
-        messages,
-        template_date,
-        tokenize=True,
-        return_dict=True,
-        add_generation_prompt=add_generation_prompt,
-    )["input_ids"]
-
-
-def _apply_template(tokenizer, messages, template_date, **options):
-    """Every rendering goes through here: what the template writes does not depend on the day."""
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            "Chat messages were given, but the tokenizer has no chat template. Set `tokenizer.chat_template`, or give "
-            "the prompt and the responses as plain strings."
-        )
-    try:
-        if template_date is not None and asks_for_date(tokenizer.chat_template):
-            # Of several templates, the tokenizer's own choice.
-            template = tokenizer.get_chat_template(tools=options.get("tools"))
-            options["chat_template"] = fixed_templates(template, template_date)
-        return tokenizer.apply_chat_template(messages, **options)
-    except Exception as error:
-        roles = [message.get("role") if isinstance(message, dict) else message for message in messages]
-        raise ValueError(f"The chat template cannot render messages with the roles {roles}: {error}") from error
-
-
-def _encode_text(tokenizer, prompt, responses):
+def _encode_text(tokenizer, prompt, responses, why_no_prompt):
     """Plain text: prompt and response concatenated, EOS at the end."""
     if tokenizer.eos_token_id is None:
         raise ValueError("Plain text ends with EOS, and the tokenizer has none: set `tokenizer.eos_token`.")
@@ -211,21 +178,27 @@ def _encode_text(tokenizer, prompt, responses):
         ids = tokenizer(prompt + response)["input_ids"]
         # The tokenizer may add EOS itself.
         sequences.append(ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id])
+    check_are_distinct(tokenizer, sequences, responses)
     prompt_ids = tokenizer(prompt)["input_ids"] if prompt else None
     if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id:
         prompt_ids = prompt_ids[:-1]
-    return EncodedGroup(sequences, prompt_ids)
+    return EncodedGroup(sequences, prompt_ids, why_no_prompt)
 
 
-def _encode_reference(tokenizer, prompt, responses, template_date):
-    if prompt is None:
-        raise ValueError('prompt_format="reference" needs an explicit prompt: its gate reads the first message.')
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
+def _encode_reference(tokenizer, group):
+    if group.prompt is None:
+        raise ValueError(
+            'prompt_format="reference" needs an explicit prompt, as its gate reads the first message: here '
+            f"{group.why_no_prompt}."
+        )
+    prompt = as_messages(group.prompt)
+    replies = [as_messages(response, "assistant") for response in group.responses]
+    _check_rendering(tokenizer, prompt, replies)
 
     def encode(messages):
-        text = _apply_template(tokenizer, messages, template_date, tokenize=False)
+        text = apply_template(tokenizer, messages, tokenize=False)
         return tokenizer(text, add_special_tokens=True)["input_ids"]
 
-    sequences = [encode(prompt + _as_messages(response)) for response in responses]
+    sequences = [encode(prompt + reply) for reply in replies]
+    check_are_distinct(tokenizer, sequences, replies)
     return EncodedGroup([[*ids[:-1], tokenizer.eos_token_id] for ids in sequences], encode(prompt[:1]))

@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import encode_group, rows_of_groups
+from .messages_gpm import as_responses, is_list_of_prompts, listed
 from .packed_attention_gpm import SUFFIX
 from .packing_gpm import packing_obstacle, share_prompts
 from .pipeline_gpm import custom_pipelines
@@ -314,11 +315,9 @@ class GPMForPreference(PreTrainedModel):
         Returns:
             `list[tuple]`: embeddings and scales of each group.
         """
-        if self.config.scale_gate and any(group.prompt_ids is None for group in groups):
-            raise ValueError(
-                "The scale gate reads the prompt, and here there is none. Give an explicit prompt, or use a model "
-                "with `scale_gate=False`."
-            )
+        if self.config.scale_gate:
+            for group in groups:
+                group.check_prompt()
         self.check_context(max(len(ids) for group in groups for ids in group.sequences))
         can_share = not self.model._is_stateful and _has_key_value_cache(self.config.text_config)
         shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
@@ -463,8 +462,10 @@ class GPMForPreference(PreTrainedModel):
         Returns:
             `torch.FloatTensor` of shape (K, K), exactly skew-symmetric; or a list of N of them.
         """
-        if not _is_list_of_prompts(prompt):
+        prompt = listed(prompt)
+        if not is_list_of_prompts(prompt):
             return self.preference_scores(tokenizer, [prompt], [responses], batch_size, max_batch_tokens)[0]
+        responses = listed(responses)
         if len(prompt) != len(responses):
             raise ValueError(f"{len(prompt)} prompts need as many lists of responses, got {len(responses)}.")
         groups = [
@@ -495,7 +496,9 @@ class GPMForPreference(PreTrainedModel):
         Returns:
             `list[int]`: indices of the responses, best first. A list of prompts gives a list of rankings.
         """
-        many = _is_list_of_prompts(prompt)
+        prompt = listed(prompt)
+        many = is_list_of_prompts(prompt)
+        responses = [as_responses(group) for group in responses] if many else as_responses(responses)
         for group in responses if many else [responses]:
             if len(group) < 2:
                 raise ValueError(f"Ranking needs at least two responses, got {len(group)}.")
@@ -604,10 +607,6 @@ class GPMForPreference(PreTrainedModel):
 _HEADS = ("embedding_head.", "gate_head.", "reward_head.")
 _GPM_OPTIONS = tuple(inspect.signature(GPMConfig.__init__).parameters)[2:-1]
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "gguf_file")
-
-
-def _is_list_of_prompts(prompt):
-    return isinstance(prompt, (list, tuple)) and len(prompt) > 0 and not isinstance(prompt[0], dict)
 
 
 def _check_complete(name_or_path, missing):
