@@ -1,11 +1,17 @@
 """Preference rows in TRL's formats, turned into token ids by the model's own encoding."""
 
+import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import tokenizers
+import transformers
 from transformers import PreTrainedTokenizerBase
 
-from gpm_hf.modeling import TEMPLATE_DATE, encode_group
+from gpm_hf.modeling import TEMPLATE_DATE, encode_group, read_group
+from gpm_hf.modeling.template_gpm import ChatTemplate
 
 TEXT_COLUMNS = ("chosen", "rejected")
 TOKEN_COLUMNS = ("chosen_ids", "rejected_ids")
@@ -50,36 +56,43 @@ def check_columns(columns: Sequence[str], needs_prompt: bool, needs_target: bool
 
 
 def encode_preference(
-    row: dict[str, Any],
+    row: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     prompt_format: str = "clean",
     needs_prompt: bool = True,
     template_date: str = TEMPLATE_DATE,
+    index: int | None = None,
 ) -> dict[str, list[int]]:
     """
     Token ids of one preference row, by the same encoding that scores responses later.
 
-    A string prompt is one user message where the tokenizer has a chat template, and plain text where it has none. A
-    conversation without `prompt` is split where `chosen` and `rejected` part; where these are two conversations from
-    the first message on, a model without a gate reads each as a whole.
+    A string prompt is one user message where the tokenizer has a chat template, and plain text where it has none. In
+    which shapes prompt and responses may come, [`~gpm_hf.modeling.read_group`] says; a conversation without `prompt`
+    is split where `chosen` and `rejected` part, and where these are two conversations with different questions, a
+    model without a gate reads each as a whole.
 
     Args:
-        row: `chosen`, `rejected` and optionally `prompt`, each a string or a list of chat messages.
+        row: `chosen`, `rejected` and optionally `prompt`, each a string or chat messages.
         tokenizer: the preference model's tokenizer.
         prompt_format: the model's `prompt_format`.
         needs_prompt: whether the model has a scale gate.
         template_date: the model's `template_date`.
+        index: the row's number in its data set, for the error.
 
     Returns:
         `chosen_ids`, `rejected_ids`, each the whole sequence, and `prompt_ids` where there is a prompt.
+
+    Raises:
+        ValueError: a row that cannot be used, with its number and the beginning of its prompt.
     """
-    prompt, chosen, rejected = split_preference(row, needs_prompt)
     try:
-        group = encode_group(tokenizer, prompt, [chosen, rejected], prompt_format, template_date)
+        prompt, *responses = split_preference(row, needs_prompt)
+        group = encode_group(tokenizer, prompt, responses, prompt_format, template_date)
     except ValueError as error:
+        number = "The row" if index is None else f"Row {index}"
         raise ValueError(
-            f"The row with the prompt {str(prompt)[:80]!r} (chosen is response 0, rejected response 1) cannot be "
-            f"used: {error} Mend the row or filter it out of the data set."
+            f"{number}, with the prompt {str(row.get('prompt'))[:80]!r} (chosen is response 0, rejected response 1), "
+            f"cannot be used: {error} Mend the row or filter it out of the data set."
         ) from error
     encoded = {"chosen_ids": group.sequences[0], "rejected_ids": group.sequences[1]}
     if group.prompt_ids is not None:
@@ -87,13 +100,29 @@ def encode_preference(
     return encoded
 
 
+def encode_numbered(row: Mapping[str, Any], index: int, encoding: str, **options: Any) -> dict[str, list[int]]:
+    """
+    [`encode_preference`] for `Dataset.map(..., with_indices=True)`, with [`encoding_version`] for `encoding`: `datasets`
+    keeps the rows of earlier runs by a function's name and arguments, so what else changes token ids must be one.
+    """
+    return encode_preference(row, **options, index=index)
+
+
+def encoding_version() -> str:
+    """A digest of all but the tokenizer that decides which ids a text becomes: our code and the libraries' versions."""
+    digest = hashlib.sha256(f"{transformers.__version__} {tokenizers.__version__}".encode())
+    for function in (encode_preference, encode_group, read_group, ChatTemplate):
+        digest.update(Path(inspect.getfile(function)).read_bytes())
+    return digest.hexdigest()
+
+
 def split_preference(row: Mapping[str, Any], needs_prompt: bool = True) -> tuple[Any, Any, Any]:
     """
     Prompt, chosen and rejected response of a preference row, as they are encoded: the reading that training and
-    scoring share. See [`encode_preference`] for the forms of a row.
+    scoring share.
 
     Args:
-        row: `chosen`, `rejected` and optionally `prompt`, each a string or a list of chat messages.
+        row: `chosen`, `rejected` and optionally `prompt`, each a string or chat messages.
         needs_prompt: whether the model has a scale gate.
 
     Returns:
@@ -103,38 +132,10 @@ def split_preference(row: Mapping[str, Any], needs_prompt: bool = True) -> tuple
     Raises:
         ValueError: a row without the prompt that the gate reads, or with a prompt that would be encoded twice.
     """
-    chosen, rejected = row["chosen"], row["rejected"]
-    prompt = row.get("prompt")
-    if prompt is not None:
-        for name in ("chosen", "rejected"):
-            if not isinstance(row[name], str) and row[name] and row[name][0]["role"] in ("system", "user"):
-                raise ValueError(
-                    f"`{name}` begins with a {row[name][0]['role']} message although the row has a `prompt`, which "
-                    f"would be encoded twice: remove the column `prompt`, or leave only the reply in `{name}`. The "
-                    f"prompt begins {str(prompt)[:80]!r}."
-                )
-    if prompt is None and not isinstance(chosen, str):
-        shared = _shared_messages(chosen, rejected)
-        if shared:
-            prompt, chosen, rejected = chosen[:shared], chosen[shared:], rejected[shared:]
-        elif needs_prompt:
-            raise ValueError(
-                "`chosen` and `rejected` are conversations that differ from the first message on, so there is no "
-                "prompt to which both respond and that the scale gate could read. Add a `prompt` column, filter such "
-                "rows out of the data set, or train with `scale_gate=False`. `chosen` begins "
-                f"{str(chosen[:1])[:120]}."
-            )
-    if prompt is None and needs_prompt:
+    group = read_group(row.get("prompt"), [row["chosen"], row["rejected"]])
+    if group.prompt is None and needs_prompt:
         raise ValueError(
-            "The scale gate reads the prompt, and plain text without a `prompt` column does not say where it ends. "
-            f"Add the column, or train with `scale_gate=False`. The row begins {chosen[:60]!r}."
+            f"The scale gate reads the prompt, and here there is none: {group.why_no_prompt}. Add a `prompt` column, "
+            "filter such rows out of the data set, or train with `scale_gate=False`."
         )
-    return prompt, chosen, rejected
-
-
-def _shared_messages(chosen, rejected):
-    """How many messages two conversations begin with alike; the last message is always a response."""
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
-    return shared
+    return group.prompt, group.responses[0], group.responses[1]

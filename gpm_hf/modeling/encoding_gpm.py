@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 
 from .messages_gpm import as_messages, read_group
-from .template_gpm import apply_template, check_are_distinct, check_is_rendered, render
+from .template_date_gpm import TEMPLATE_DATE
+from .template_gpm import ChatTemplate, check_distinct
 
 
 @dataclass
@@ -60,7 +61,7 @@ class EncodedGroup:
         return 3 * saved >= sum(len(ids) for ids in self.sequences)
 
 
-def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
+def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_date=TEMPLATE_DATE):
     """
     Tokenises one prompt with its responses.
 
@@ -75,6 +76,8 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
             BOS at most; plain text ends with EOS. `"reference"` repeats what the paper authors' program does: the
             chat is rendered to text, tokenised with special tokens (so BOS comes twice where the template writes one),
             the last token is overwritten by EOS, and the gate reads the last token of the first message.
+        template_date (`str`, *optional*): the date that a chat template writes, see [`GPMConfig`]; `None` is the
+            clock's, which is for policies alone.
 
     Returns:
         [`EncodedGroup`]
@@ -85,26 +88,32 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean"):
             responses that differ in more than white space.
     """
     group = read_group(prompt, responses)
-    if prompt_format == "reference":
-        return _encode_reference(tokenizer, group)
     prompt, responses = group.prompt, group.responses
-    if isinstance(prompt, str) and tokenizer.chat_template is not None:
-        prompt = as_messages(prompt)
-    if isinstance(prompt, str) or (prompt is None and isinstance(responses[0], str)):
-        return _encode_text(tokenizer, prompt, responses, group.why_no_prompt)
+    if prompt_format != "reference":
+        if isinstance(prompt, str) and tokenizer.chat_template is None:
+            return _encode_text(tokenizer, prompt, responses, group.why_no_prompt)
+        if prompt is None and isinstance(responses[0], str):
+            return _encode_text(tokenizer, prompt, responses, group.why_no_prompt)
+    elif prompt is None:
+        raise ValueError(
+            'prompt_format="reference" needs an explicit prompt, as its gate reads the first message: here '
+            f"{group.why_no_prompt}."
+        )
+
+    template = ChatTemplate(tokenizer, template_date)
+    prompt = prompt if prompt is None else as_messages(prompt)
     replies = [as_messages(response, "assistant") for response in responses]
-    _check_rendering(tokenizer, prompt, replies)
-    sequences = [render(tokenizer, (prompt or []) + reply) for reply in replies]
-    check_are_distinct(tokenizer, sequences, replies)
-    prompt_ids = None if prompt is None else render(tokenizer, prompt, add_generation_prompt=True)
-    return EncodedGroup(sequences, prompt_ids, group.why_no_prompt)
-
-
-def _check_rendering(tokenizer, prompt, replies):
-    """Raises `ValueError` where the template leaves out what a reply says; without a prompt a reply is its last."""
     for index, reply in enumerate(replies):
-        start = (reply[:-1], reply[-1:]) if prompt is None else (prompt, reply)
-        check_is_rendered(tokenizer, *start, f"response {index}")
+        # Of a conversation that is read whole, the last message is the reply.
+        template.check(*((reply[:-1], reply[-1:]) if prompt is None else (prompt, reply)), index)
+    conversations = [(prompt or []) + reply for reply in replies]
+    if prompt_format == "reference":
+        encoded = _encode_reference(template, prompt, conversations)
+    else:
+        prompt_ids = None if prompt is None else template.ids(prompt, add_generation_prompt=True)
+        encoded = EncodedGroup(list(map(template.ids, conversations)), prompt_ids, group.why_no_prompt)
+    check_distinct(encoded.sequences, replies, template.name)
+    return encoded
 
 
 def collate_groups(groups, pad_token_id, with_prompts=True, pad_to_multiple_of=None):
@@ -178,27 +187,16 @@ def _encode_text(tokenizer, prompt, responses, why_no_prompt):
         ids = tokenizer(prompt + response)["input_ids"]
         # The tokenizer may add EOS itself.
         sequences.append(ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id])
-    check_are_distinct(tokenizer, sequences, responses)
+    check_distinct(sequences, responses)
     prompt_ids = tokenizer(prompt)["input_ids"] if prompt else None
     if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id:
         prompt_ids = prompt_ids[:-1]
     return EncodedGroup(sequences, prompt_ids, why_no_prompt)
 
 
-def _encode_reference(tokenizer, group):
-    if group.prompt is None:
-        raise ValueError(
-            'prompt_format="reference" needs an explicit prompt, as its gate reads the first message: here '
-            f"{group.why_no_prompt}."
-        )
-    prompt = as_messages(group.prompt)
-    replies = [as_messages(response, "assistant") for response in group.responses]
-    _check_rendering(tokenizer, prompt, replies)
-
+def _encode_reference(template, prompt, conversations):
     def encode(messages):
-        text = apply_template(tokenizer, messages, tokenize=False)
-        return tokenizer(text, add_special_tokens=True)["input_ids"]
+        return template.tokenizer(template.text(messages), add_special_tokens=True)["input_ids"]
 
-    sequences = [encode(prompt + reply) for reply in replies]
-    check_are_distinct(tokenizer, sequences, replies)
-    return EncodedGroup([[*ids[:-1], tokenizer.eos_token_id] for ids in sequences], encode(prompt[:1]))
+    sequences = [[*encode(messages)[:-1], template.tokenizer.eos_token_id] for messages in conversations]
+    return EncodedGroup(sequences, encode(prompt[:1]))

@@ -18,6 +18,19 @@ _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assista
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
+class EmptyResponseError(ValueError):
+    """
+    A response without text: there is nothing to prefer.
+
+    Attributes:
+        index (`int`): its number in the group.
+    """
+
+    def __init__(self, index, message):
+        super().__init__(message)
+        self.index = index
+
+
 @dataclass
 class MessageGroup:
     """
@@ -52,7 +65,10 @@ def read_group(prompt, responses):
         ValueError: no responses; a shape that is not understood; a conversation that does not begin with the prompt.
     """
     prompt = _read_prompt(prompt)
-    responses = [_read_response(response, index) for index, response in enumerate(as_responses(responses))]
+    responses = as_responses(responses)
+    if not responses:
+        raise ValueError("`responses` must be a list with at least one response, got [].")
+    responses = [_read_response(response, index) for index, response in enumerate(responses)]
     if prompt is None:
         return _split_shared(responses)
     whole = [index for index, response in enumerate(responses) if _is_whole_conversation(response)]
@@ -101,16 +117,13 @@ def as_responses(responses):
     responses, whose values they are.
 
     Raises:
-        ValueError: for a string, for one message, or where there is nothing.
+        ValueError: for a string or one message.
     """
     if isinstance(responses, Mapping) and not _is_message(responses):
         responses = responses.values()
     if isinstance(responses, (str, Mapping)) or not isinstance(responses, Iterable):
         raise ValueError(f"`responses` must be a list with at least one response, got {responses!r}.")
-    responses = list(responses)
-    if not responses:
-        raise ValueError("`responses` must be a list with at least one response, got [].")
-    return responses
+    return list(responses)
 
 
 def listed(values):
@@ -129,6 +142,8 @@ def _read_prompt(prompt):
     if prompt is None or isinstance(prompt, str):
         return prompt
     messages = _read_messages(prompt, "the prompt")
+    if not messages:
+        raise ValueError("The prompt has no messages; where there is no prompt, give None.")
     for number, message in enumerate(messages):
         if message.get("content") is None and not message.get("tool_calls"):
             raise ValueError(f"Message {number} of the prompt ({message['role']}) has no content.")
@@ -144,7 +159,9 @@ def _read_response(response, index):
     else:
         raise ValueError(f"Response {index} is a {type(response).__name__}; give a string or chat messages.")
     if empty:
-        raise ValueError(f"Response {index} is empty: there is nothing to prefer. Leave it out of the group.")
+        raise EmptyResponseError(
+            index, f"Response {index} is empty: there is nothing to prefer. Leave it out of the group."
+        )
     return messages
 
 
@@ -177,7 +194,11 @@ def _read_message(message, number, where):
         message["tool_calls"] = [_without_nulls(call) for call in calls]
     if "content" in message:
         message["content"] = _read_content(message["content"], where)
-    if "tool_calls" not in message and message.get("content") is None and any(key in message for key in REASONING_KEYS):
+    if (
+        "tool_calls" not in message
+        and message.get("content") is None
+        and any(key in message for key in REASONING_KEYS)
+    ):
         message["content"] = ""
     return message
 

@@ -20,7 +20,7 @@ from trl.trainer.utils import global_then_local_main_first
 
 from gpm_hf.data.collator import PreferenceCollator, collate_states
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
-from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_preference
+from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_numbered, encoding_version
 from gpm_hf.modeling import GPMConfig, GPMForPreference, fixed_templates, packing_obstacle, pair_scores
 from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.adapters import adapter_config
@@ -246,8 +246,10 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             labels = [name for name in LABEL_COLUMNS if name in columns]
             with global_then_local_main_first():
                 dataset = dataset.map(
-                    encode_preference,
+                    encode_numbered,
+                    with_indices=True,
                     fn_kwargs={
+                        "encoding": encoding_version(),
                         "tokenizer": processing_class,
                         **config.encoding_options,
                         "needs_prompt": config.scale_gate,

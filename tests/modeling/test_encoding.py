@@ -84,9 +84,10 @@ class TestChat:
 
     def test_whole_conversations_without_prompt(self, tokenizer):
         conversations = [[user(QUESTION), assistant(response)] for response in RESPONSES]
-        group = encode_group(tokenizer, None, conversations)
-        assert group.prompt_ids is None
-        assert group.sequences == encode_group(tokenizer, QUESTION, RESPONSES).sequences
+        assert encode_group(tokenizer, None, conversations) == encode_group(tokenizer, QUESTION, RESPONSES)
+        alone = encode_group(tokenizer, None, conversations[:1])
+        assert alone.prompt_ids is None
+        assert alone.sequences == encode_group(tokenizer, QUESTION, RESPONSES[:1]).sequences
 
     def test_bos_comes_once(self, bos_tokenizer):
         bos = bos_tokenizer.bos_token_id
