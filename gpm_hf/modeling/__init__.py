@@ -2,7 +2,7 @@
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import EncodedGroup, collate_groups, encode_group
-from .messages_gpm import is_empty, read_group
+from .messages_gpm import EmptyResponseError, is_empty, read_group
 from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
@@ -11,6 +11,7 @@ from .template_date_gpm import TEMPLATE_DATE, checked_date, fixed_templates
 
 __all__ = [
     "TEMPLATE_DATE",
+    "EmptyResponseError",
     "EncodedGroup",
     "GPMConfig",
     "GPMForPreference",
@@ -29,4 +30,5 @@ __all__ = [
     "pair_scores",
     "preference_matrix",
     "rank_responses",
+    "read_group",
 ]

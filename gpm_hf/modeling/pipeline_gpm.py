@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import encode_group
+from .messages_gpm import listed
 from .scores_gpm import condorcet_winner, has_cycle, preference_matrix, rank_responses
 
 logger = logging.get_logger(__name__)
@@ -100,9 +101,9 @@ class PreferencePipeline(Pipeline):
         return {}, {"max_sequences": max_sequences}, {}
 
     def preprocess(self, inputs):
-        _check_input(inputs)
+        prompt, responses = _read_input(inputs)
         options = self.model.config.encoding_options
-        group = encode_group(self.tokenizer, inputs["prompt"], inputs["responses"], **options)
+        group = encode_group(self.tokenizer, prompt, responses, **options)
         return {"groups": [group]}
 
     def _forward(self, inputs, max_sequences=None):
@@ -151,25 +152,29 @@ def _join(items):
     return {"groups": [group for item in items for group in item["groups"]]}
 
 
-def _check_input(inputs):
-    """Raises `ValueError` where something else than a prompt with its responses was given."""
+def _read_input(inputs):
+    """Prompt and list of responses; a `ValueError` where something else was given."""
     if not isinstance(inputs, Mapping):
         raise ValueError(f"Give {_INPUT}, not a {type(inputs).__name__}.")
     if inputs.keys() != {"prompt", "responses"}:
         missing = [key for key in ("prompt", "responses") if key not in inputs]
         unknown = [key for key in inputs if key not in ("prompt", "responses")]
         raise ValueError(f"Give {_INPUT}; missing keys: {missing}, unknown keys: {unknown}.")
-    prompt, responses = inputs["prompt"], inputs["responses"]
+    prompt, responses = inputs["prompt"], listed(inputs["responses"])
     if prompt is not None and not _is_text_or_chat(prompt):
         raise ValueError(f"Give {_INPUT}; the prompt is {prompt!r}.")
-    if not isinstance(responses, (list, tuple)) or not responses:
+    if isinstance(responses, Mapping) and "role" not in responses:
+        responses = list(responses.values())
+    if not isinstance(responses, list) or not responses:
         raise ValueError(f"Give {_INPUT} with at least one response; the responses are {responses!r}.")
     for index, response in enumerate(responses):
         if not _is_text_or_chat(response):
             raise ValueError(f"Give {_INPUT}; response {index} is {response!r}.")
+    return prompt, responses
 
 
 def _is_text_or_chat(value):
-    if isinstance(value, str):
+    if isinstance(value, (str, Mapping)):
         return True
-    return isinstance(value, list) and value and all(isinstance(one, Mapping) and "role" in one for one in value)
+    messages = listed(value)
+    return isinstance(messages, list) and len(messages) > 0 and all(isinstance(one, Mapping) for one in messages)

@@ -17,7 +17,7 @@ from .template_date_gpm import asks_for_date, fixed_templates
 logger = logging.get_logger(__name__)
 
 # Kinds of conversations, by template, of which every text is known to be rendered.
-_COMPLETE = set()
+_COMPLETE: set[tuple] = set()
 
 
 class ChatTemplate:
@@ -165,9 +165,8 @@ def check_distinct(sequences, responses, who="the tokenizer"):
             raise ValueError(
                 f"Responses {other} and {index} differ, but {who} makes the same tokens of both, so "
                 "that their score would be 0 whatever the model. It leaves out what they differ in (reasoning before "
-                "`</think>`, letters that the tokenizer does not tell apart): take that out of the responses, or use a "
-                "template that renders it. Response "
-                f"{other} is {_shortened(responses[other])}, response {index} {_shortened(response)}."
+                "`</think>`, letters that the tokenizer does not tell apart): take that out of the responses, or use "
+                f"a template that renders it. Response {other} is {_shortened(responses[other])}, response {index} {_shortened(response)}."
             )
 
 

@@ -38,6 +38,8 @@ def as_text(turns: Any, role: str) -> str:
     """
     if isinstance(turns, str):
         return turns
+    if turns is None:
+        raise ValueError("A model that reads two responses at once must be shown a prompt, and here there is none.")
     for message in turns:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise ValueError(f"A message without text cannot be put into a template: {message!r}.")

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from gpm_hf.modeling import is_empty
+from gpm_hf.modeling import read_group
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ScorerBase(ABC):
             ValueError: an empty group or response, a sequence that is too long, scores that are not finite; the
                 message names the prompt by its number, the first being 0. Nothing is truncated.
         """
-        check_groups(prompts, groups)
+        prompts, groups = read_groups(prompts, groups)
         if not prompts:
             return []
         results = []
@@ -159,29 +159,31 @@ def largest_asymmetry(matrix: torch.Tensor) -> float:
     return float((matrix.sigmoid() - (-matrix.T).sigmoid()).abs().max())
 
 
-def check_groups(prompts: list, groups: list[list]) -> None:
-    """Raises `ValueError` where prompts and groups are not as in [`Scorer`], naming the prompt by its number."""
+def read_groups(prompts: list, groups: list[list]) -> tuple[list, list[list]]:
+    """
+    Prompts and groups in one shape, see [`~gpm_hf.modeling.read_group`]; whatever scores them then reads the same.
+
+    Raises:
+        ValueError: where they are not as in [`Scorer`], naming the prompt by its number.
+    """
     if isinstance(prompts, str) or isinstance(groups, str) or len(prompts) != len(groups):
         raise ValueError(
             "A scorer takes a list of prompts and as many lists of responses; got "
             f"{type(prompts).__name__} and {type(groups).__name__}, of lengths {len(prompts)} and {len(groups)}."
         )
+    read = []
     for number, (prompt, responses) in enumerate(zip(prompts, groups)):
-        if not isinstance(prompt, (str, list, tuple)):
-            raise ValueError(f"Prompt {number} is a {type(prompt).__name__}; give a string or chat messages.")
-        if isinstance(responses, str) or len(responses) == 0:
-            raise ValueError(f"Prompt {number}: its responses must be a list with at least one, got {responses!r}.")
-        for index, response in enumerate(responses):
-            if not isinstance(response, (str, list, tuple)):
-                raise ValueError(
-                    f"Prompt {number}: response {index} is a {type(response).__name__}; give a string or chat "
-                    "messages."
-                )
-            if is_empty(response):
-                raise ValueError(
-                    f"Prompt {number}: response {index} is empty, there is nothing to prefer. Leave it out of the "
-                    "group."
-                )
+        try:
+            group = read_group(prompt, responses)
+        except ValueError as error:
+            reason = str(error).replace("`responses`", "its responses").replace("Response ", "response ", 1)
+            raise ValueError(f"Prompt {number}: {reason}") from error
+        if group.prompt is None and isinstance(group.responses[0], str):
+            raise ValueError(
+                f"Prompt {number} is a NoneType, and {group.why_no_prompt}; give a string or chat messages."
+            )
+        read.append((group.prompt, group.responses))
+    return [prompt for prompt, _ in read], [responses for _, responses in read]
 
 
 def reward_differences(rewards: torch.Tensor) -> torch.Tensor:

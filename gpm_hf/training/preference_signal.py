@@ -22,11 +22,11 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
 
 from gpm_hf.modeling import (
+    EmptyResponseError,
     EncodedGroup,
     GPMConfig,
     collate_groups,
     encode_group,
-    is_empty,
     mean_scores,
     preference_matrix,
 )
@@ -188,14 +188,12 @@ class GPMSignal:
         dim = self.config.output_dim
         blocks = dim // 2 if self.config.scale_gate else 0
         rows = torch.zeros(len(prompts), 1 + dim + blocks, device=self.device)
-        scorable = [row for row, completion in enumerate(completions) if not is_empty(completion)]
-        local_groups = [[scorable[i] for i in group] for group in group_by_prompt([prompts[row] for row in scorable])]
-        encoded = [
-            encode_group(
-                self.tokenizer, prompts[group[0]], [completions[row] for row in group], **self.config.encoding_options
-            )
-            for group in local_groups
-        ]
+        local_groups, encoded = [], []
+        for group in group_by_prompt(prompts):
+            group, sequences = self._encode(group, prompts, completions)
+            if group:
+                local_groups.append(group)
+                encoded.append(sequences)
         # A process without a scorable completion still takes part in the forwards of a sharded model.
         batch = collate_groups(encoded or [EncodedGroup([[0]], [0])], 0, with_prompts=self.config.scale_gate)
         gate_rows = batch.pop("gate_rows", None)
@@ -211,6 +209,16 @@ class GPMSignal:
                 rows[group, 1 + dim :] = scales[gate_rows[index]]
             first += len(group)
         return rows
+
+    def _encode(self, group, prompts, completions):
+        """The scorable rows of a group and their token ids; a policy may sample what is empty once it is rendered."""
+        while group:
+            texts = [completions[row] for row in group]
+            try:
+                return group, encode_group(self.tokenizer, prompts[group[0]], texts, **self.config.encoding_options)
+            except EmptyResponseError as error:
+                group = [*group[: error.index], *group[error.index + 1 :]]
+        return [], None
 
 
 class CallableSignal:

@@ -3,11 +3,13 @@ Real chat templates, as TRL ships them, on tiny tokenizers that hold their speci
 conversation, written out by hand: a text, or [`Refused`] where it leaves something out.
 """
 
-import datetime
 import json
 import re
 from functools import cache
 from pathlib import Path
+
+# The full-width bar of DeepSeek's marks.
+BAR = "\uff5c"
 
 
 class Refused(Exception):
@@ -27,7 +29,9 @@ def tokenizer_for(name):
 
     tokenizer = build_tokenizer()
     text = template(name)
-    marks = sorted(set(re.findall(r"<[|｜][^<>\s'\"+]*?[|｜]>|<start_of_turn>|<end_of_turn>|\[gMASK\]|<sop>", text)))
+    marks = sorted(
+        set(re.findall(rf"<[|{BAR}][^<>\s'\"+]*?[|{BAR}]>|<start_of_turn>|<end_of_turn>|\[gMASK\]|<sop>", text))
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = text
@@ -89,26 +93,23 @@ def _llama3(messages, open_reply):
     return text + ("<|start_header_id|>assistant<|end_header_id|>\n\n" if open_reply else "")
 
 
-def _llama3_later(date):
-    def render(messages, open_reply):
-        _no_reasoning(messages)
-        system = ""
-        if messages[0]["role"] == "system":
-            system, messages = messages[0]["content"].strip(), messages[1:]
-        text = "<bos><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
-        text += f"Today Date: {date()}\n\n{system}<|eot_id|>"
-        for message in messages:
-            if message.get("tool_calls"):
-                (call,) = _calls_of(message)
-                if message.get("content"):
-                    raise Refused("text beside a tool call")
-                call = f'{{"name": "{call["name"]}", "parameters": {json.dumps(call["arguments"])}}}'
-                text += f"<|start_header_id|>assistant<|end_header_id|>\n\n{call}<|eot_id|>"
-                continue
-            text += f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n{message['content'].strip()}<|eot_id|>"
-        return text + ("<|start_header_id|>assistant<|end_header_id|>\n\n" if open_reply else "")
-
-    return render
+def _llama3_later(messages, open_reply):
+    _no_reasoning(messages)
+    system = ""
+    if messages[0]["role"] == "system":
+        system, messages = messages[0]["content"].strip(), messages[1:]
+    text = "<bos><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+    text += f"Today Date: 26 Jul 2024\n\n{system}<|eot_id|>"
+    for message in messages:
+        if message.get("tool_calls"):
+            (call,) = _calls_of(message)
+            if message.get("content"):
+                raise Refused("text beside a tool call")
+            call = f'{{"name": "{call["name"]}", "parameters": {json.dumps(call["arguments"])}}}'
+            text += f"<|start_header_id|>assistant<|end_header_id|>\n\n{call}<|eot_id|>"
+            continue
+        text += f"<|start_header_id|>{message['role']}<|end_header_id|>\n\n{message['content'].strip()}<|eot_id|>"
+    return text + ("<|start_header_id|>assistant<|end_header_id|>\n\n" if open_reply else "")
 
 
 def _gemma(has_system):
@@ -172,23 +173,20 @@ def _qwen3(thinks):
     return render
 
 
-def _deepseek():
-    def render(messages, open_reply):
-        _no_reasoning(messages)
-        text = "<bos>" + "".join(message["content"] for message in messages if message["role"] == "system")
-        for message in messages:
-            if message["role"] not in ("system", "user", "assistant"):
-                raise Refused("role")
-            if message.get("tool_calls"):
-                # Both need a `type` beside each call and arguments as a string; a mapping cannot be concatenated.
-                raise Refused("arguments that are no string")
-            if message["role"] == "user":
-                text += f"<｜User｜>{message['content']}"
-            elif message["role"] == "assistant":
-                text += f"<｜Assistant｜>{_without_reasoning(message['content'])}<｜end▁of▁sentence｜>"
-        return text + ("<｜Assistant｜><think>\n" if open_reply else "")
-
-    return render
+def _deepseek(messages, open_reply):
+    _no_reasoning(messages)
+    text = "<bos>" + "".join(message["content"] for message in messages if message["role"] == "system")
+    for message in messages:
+        if message["role"] not in ("system", "user", "assistant"):
+            raise Refused("role")
+        if message.get("tool_calls"):
+            # Both need a `type` beside each call and arguments as a string; a mapping cannot be concatenated.
+            raise Refused("arguments that are no string")
+        if message["role"] == "user":
+            text += f"<{BAR}User{BAR}>{message['content']}"
+        elif message["role"] == "assistant":
+            text += f"<{BAR}Assistant{BAR}>{_without_reasoning(message['content'])}<{BAR}end▁of▁sentence{BAR}>"
+    return text + (f"<{BAR}Assistant{BAR}><think>\n" if open_reply else "")
 
 
 def _phi3(messages, open_reply):
@@ -252,7 +250,7 @@ def _glm4moe(messages, open_reply):
 
 def _gptoss(messages, open_reply):
     text = "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
-    text += f"Knowledge cutoff: 2024-06\nCurrent date: {datetime.date.today():%Y-%m-%d}\n\nReasoning: medium\n\n"
+    text += "Knowledge cutoff: 2024-06\nCurrent date: 2024-07-26\n\nReasoning: medium\n\n"
     text += "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
     if messages[0]["role"] in ("developer", "system"):
         text += f"<|start|>developer<|message|># Instructions\n\n{messages[0]['content']}\n\n<|end|>"
@@ -278,15 +276,15 @@ def _gptoss(messages, open_reply):
 
 _RENDERERS = {
     "llama3": _llama3,
-    "llama3_1": _llama3_later(lambda: "26 Jul 2024"),
-    "llama3_2": _llama3_later(lambda: f"{datetime.date.today():%d %b %Y}"),
+    "llama3_1": _llama3_later,
+    "llama3_2": _llama3_later,
     "gemma": _gemma(has_system=False),
     "gemma3": _gemma(has_system=True),
     "qwen2_5": _qwen2_5,
     "qwen3": _qwen3(thinks=True),
     "qwen3_instruct_2507": _qwen3(thinks=False),
-    "deepseek_r1_distill": _deepseek(),
-    "deepseekv3": _deepseek(),
+    "deepseek_r1_distill": _deepseek,
+    "deepseekv3": _deepseek,
     "phi3": _phi3,
     "phi3_5": _phi3,
     "cohere": _cohere,
