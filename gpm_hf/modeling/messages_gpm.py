@@ -245,18 +245,24 @@ def _is_message(value):
     return "role" in value or ("from" in value and "value" in value)
 
 
+def _is_instruction(message):
+    return message["role"] in ("system", "developer")
+
+
 def _is_whole_conversation(response):
-    return not isinstance(response, str) and response[0]["role"] in ("user", "system", "developer")
+    return not isinstance(response, str) and (_is_instruction(response[0]) or response[0]["role"] == "user")
 
 
 def _start_of(conversation, prompt, index):
     """The messages of a whole conversation that are the prompt, and any system message before it."""
     wanted = as_messages(prompt)
     skipped = 0
-    while conversation[skipped]["role"] in ("system", "developer") and conversation[skipped] != wanted[0]:
+    while (
+        skipped < len(conversation) - 1
+        and _is_instruction(conversation[skipped])
+        and conversation[skipped] != wanted[0]
+    ):
         skipped += 1
-        if skipped == len(conversation):
-            break
     length = skipped + len(wanted)
     begins = conversation[skipped:length] == wanted
     if begins and length < len(conversation) and not _is_whole_conversation(conversation[length:]):
@@ -287,15 +293,15 @@ def _split_shared(responses):
         shared += 1
     start = responses[0][:shared]
     heads = [response[shared] for response in responses]
-    asked = [head for head in heads if head["role"] in ("user", "system", "developer")]
-    if not asked and any(message["role"] not in ("system", "developer") for message in start):
+    asked = [head for head in heads if _is_whole_conversation([head])]
+    if not asked and not all(map(_is_instruction, start)):
         return MessageGroup(start, [response[shared:] for response in responses])
-    if asked and len(asked) == len(heads) and len({_squeezed([head]) for head in heads}) == 1:
+    if len(asked) == len(heads) and len({_squeezed([head]) for head in heads}) == 1:
         what = f"are conversations whose questions differ in white space ({heads[0]['content']!r} and another)"
-    elif start and not asked:
+    elif start and all(map(_is_instruction, start)):
         what = "are conversations that share only a system message, which asks nothing"
     elif start:
-        what = f"are conversations whose questions differ (they share {shared} messages)"
+        what = f"are conversations whose questions differ after {shared} messages that they share"
     else:
         what = "are conversations that differ from the first message on"
     return MessageGroup(

@@ -163,10 +163,11 @@ def check_distinct(sequences, responses, who="the tokenizer"):
         other = first.setdefault(tuple(ids), index)
         if _squeezed(responses[other]) != _squeezed(response):
             raise ValueError(
-                f"Responses {other} and {index} differ, but {who} makes the same tokens of both, so "
-                "that their score would be 0 whatever the model. It leaves out what they differ in (reasoning before "
-                "`</think>`, letters that the tokenizer does not tell apart): take that out of the responses, or use "
-                f"a template that renders it. Response {other} is {_shortened(responses[other])}, response {index} {_shortened(response)}."
+                f"Responses {other} and {index} differ, but {who} makes the same tokens of both, so that their score "
+                "would be 0 whatever the model. It leaves out what they differ in (reasoning before `</think>`, "
+                "letters that the tokenizer does not tell apart): take that out of the responses, or use a template "
+                f"that renders it. Response {other} is {_shortened(responses[other])}, response {index} "
+                f"{_shortened(response)}."
             )
 
 

@@ -29,9 +29,8 @@ def tokenizer_for(name):
 
     tokenizer = build_tokenizer()
     text = template(name)
-    marks = sorted(
-        set(re.findall(rf"<[|{BAR}][^<>\s'\"+]*?[|{BAR}]>|<start_of_turn>|<end_of_turn>|\[gMASK\]|<sop>", text))
-    )
+    marks = rf"<[|{BAR}][^<>\s'\"+]*?[|{BAR}]>|<start_of_turn>|<end_of_turn>|\[gMASK\]|<sop>"
+    marks = sorted(set(re.findall(marks, text)))
     tokenizer.add_special_tokens({"additional_special_tokens": marks})
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = text

@@ -336,3 +336,76 @@ def test_gateless_model_needs_no_prompt(tokenizer):
     embeddings, scales = model.embed(tokenizer, None, conversations)
     assert scales is None
     torch.testing.assert_close(embeddings, model.embed(tokenizer, QUESTION, RESPONSES)[0])
+
+
+class TestSequencesThatAreNoLists:
+    """Columns of data sets and tables, tuples, generators, mappings of names: never taken for something else."""
+
+    prompts = (QUESTION, "How do I bake bread?")
+    groups = (RESPONSES, RESPONSES[::-1][:2])
+
+    def right(self, gpm, tokenizer):
+        return [gpm.preference_scores(tokenizer, *group) for group in zip(self.prompts, self.groups)]
+
+    @pytest.mark.parametrize("kind", ["column", "series", "array", "tuple", "generator"])
+    def test_many_prompts(self, gpm, tokenizer, kind):
+        numpy, pandas, datasets = (pytest.importorskip(name) for name in ("numpy", "pandas", "datasets"))
+        groups = [list(group) for group in self.groups]
+        data = datasets.Dataset.from_dict({"prompt": list(self.prompts), "responses": groups})
+        prompts, groups = {
+            "column": lambda: (data["prompt"], data["responses"]),
+            "series": lambda: (pandas.Series(self.prompts), pandas.Series(groups)),
+            "array": lambda: (numpy.array(self.prompts), [numpy.array(group) for group in groups]),
+            "tuple": lambda: (self.prompts, tuple(map(tuple, groups))),
+            "generator": lambda: (iter(self.prompts), (iter(group) for group in groups)),
+        }[kind]()
+        scores = gpm.preference_scores(tokenizer, prompts, groups)
+        for found, right in zip(scores, self.right(gpm, tokenizer), strict=True):
+            torch.testing.assert_close(found, right, atol=1e-4, rtol=0)
+
+    @pytest.mark.parametrize("kind", [tuple, iter, dict], ids=["tuple", "generator", "mapping"])
+    def test_one_prompt(self, gpm, tokenizer, kind):
+        def given():
+            return dict(zip("abc", RESPONSES)) if kind is dict else kind(RESPONSES)
+
+        right = gpm.preference_scores(tokenizer, QUESTION, RESPONSES)
+        torch.testing.assert_close(gpm.preference_scores(tokenizer, QUESTION, given()), right)
+        torch.testing.assert_close(gpm.preference_scores(tokenizer, iter([user(QUESTION)]), given()), right)
+        assert gpm.rank(tokenizer, QUESTION, given()) == gpm.rank(tokenizer, QUESTION, RESPONSES)
+
+    def test_names_are_no_responses(self, tokenizer):
+        with pytest.raises(ValueError, match="must be a list with at least one response"):
+            encode_group(tokenizer, QUESTION, assistant("Paris."))
+
+
+class TestPartsOfATextThatATemplateDrops:
+    def test_said_once_and_scored_as_rendered(self, caplog):
+        from tests.modeling.chat_templates import tokenizer_for
+
+        r1 = tokenizer_for("deepseek_r1_distill")
+        group = encode_group(r1, QUESTION, ["<think>a</think>Paris.", "<think>b</think>Rome."])
+        assert group == encode_group(r1, QUESTION, ["Paris.", "Rome."])
+
+    def test_responses_that_a_tokenizer_cannot_tell_apart(self):
+        from tokenizers import normalizers
+
+        lower = build_tokenizer()
+        lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+        with pytest.raises(ValueError, match=r"Responses 0 and 2 differ, but .*same tokens"):
+            encode_group(lower, QUESTION, ["Paris.", "Rome.", "paris."])
+
+    def test_white_space_is_no_difference(self, tokenizer):
+        tokenizer = build_tokenizer()
+        tokenizer.chat_template = tokenizer.chat_template.replace("message['content']", "message['content'] | trim")
+        group = encode_group(tokenizer, QUESTION, ["Paris.", " Paris. "])
+        assert group.sequences[0] == group.sequences[1]
+
+
+def test_a_row_that_cannot_be_used_is_named():
+    from gpm_hf.data.preference import encode_numbered, encoding_version
+
+    row = {"prompt": QUESTION, "chosen": "Paris.", "rejected": " "}
+    with pytest.raises(
+        ValueError, match=r"Row 7, with the prompt 'What is the capital of France\?'.*rejected response"
+    ):
+        encode_numbered(row, 7, encoding_version(), tokenizer=build_tokenizer())

@@ -136,7 +136,7 @@ class TestPairClassifier:
         ):
             PairClassifierScorer(build_deberta_classifier(), tokenizer)(["x", "y"], [["a"], ["b", "c " * 300]])
         message = {"role": "user", "content": [{"type": "image"}]}
-        with pytest.raises(ValueError, match=r"Prompt 1: A message without text cannot be put into a template"):
+        with pytest.raises(ValueError, match=r"Prompt 1: .*the prompt has a part of the type 'image'"):
             PairClassifierScorer(build_deberta_classifier(), tokenizer)(["x", [message]], [["a"], ["b", "c"]])
 
     def test_longer_than_the_configuration_says(self, tokenizer):
@@ -262,7 +262,7 @@ class TestPairCompletion:
             PairCompletionScorer(model, tokenizer, answers=("first", "B"))
         with pytest.raises(ValueError, match=r"cannot render the roles \['tool'\]: unknown role tool"):
             PairCompletionScorer(model, tokenizer, template=[{"role": "tool", "content": JUDGE}])(["x"], [["a", "b"]])
-        with pytest.raises(ValueError, match=r"Prompt 0: A message without text"):
+        with pytest.raises(ValueError, match=r"Prompt 0: Message 0 of the prompt \(user\) has no content"):
             PairCompletionScorer(model, tokenizer)([[{"role": "user", "content": None}]], [["a", "b"]])
         with pytest.raises(ValueError, match="Two different answers are needed"):
             PairCompletionScorer(model, tokenizer, answers=("A", "A"))

@@ -237,3 +237,25 @@ def test_other_refusals(accelerator):
         ValueError, match="`preference_model_init_kwargs` are for a preference model given by its path"
     ):
         signal_of(build_gpm(), accelerator, build_tokenizer(), init_kwargs={"dtype": "float32"})
+
+
+def test_a_completion_that_is_empty_once_rendered_is_unscorable():
+    """A thinking policy may spend all its tokens on reasoning, which the preference model's template leaves out."""
+    from accelerate import Accelerator
+
+    from gpm_hf.training.preference_signal import GPMSignal
+    from tests.conftest import build_gpm
+    from tests.modeling.chat_templates import tokenizer_for
+
+    tokenizer = tokenizer_for("deepseek_r1_distill")
+    model = build_gpm(embedding_dim=4)
+    model.model.resize_token_embeddings(len(tokenizer))
+    signal = GPMSignal(model, tokenizer)
+    signal.prepare(Accelerator())
+    prompt = [{"role": "user", "content": "Why?"}]
+    texts = ["<think>a</think>", "<think>b</think>Because.", "No."]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    (scores,) = signal([prompt] * 3, completions, [[0, 1, 2]])
+    assert scores[0].isnan().all() and scores[:, 0].isnan().all()
+    right = model.preference_scores(tokenizer, "Why?", ["Because.", "No."])
+    torch.testing.assert_close(scores[1:, 1:], right, atol=1e-4, rtol=0)
