@@ -66,7 +66,7 @@ def cycles_from_judgments(
         rows: one per prompt, with
 
             - `prompt` (`str`) and `responses`, each a `str` or a `dict` with `text` and, where judgements call the
-              responses by name, `model`;
+              responses by name, `model`; or a `dict` of texts by model;
             - `judgments`: a list of `dict`, or a `dict` of such lists by judge. One judgement has `a` and `b`
               (numbers or model names of two responses) and what it says of a being better, as numbers from 0 to 1
               (votes: 1, 0, or 0.5 for a tie; or probabilities): `ab` with a presented first and `ba` with b
@@ -89,6 +89,7 @@ def cycles_from_judgments(
     cycles = []
     judges: set[str] = set()
     for number, row in enumerate(rows):
+        row = _with_models(row)
         _check(row, number)
         judgments = row["judgments"]
         if isinstance(judgments, Mapping):
@@ -106,6 +107,13 @@ def cycles_from_judgments(
         raise ValueError(f"No row has judgements by {judge!r}; there are {sorted(judges)}.")
     report.cycles = len(cycles)
     return cycles, report
+
+
+def _with_models(row: Any) -> Any:
+    """The row with a mapping of names to responses as a list of responses that say whose they are."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("responses"), Mapping):
+        return row
+    return {**row, "responses": [{"model": name, "text": text} for name, text in row["responses"].items()]}
 
 
 def _check(row: Mapping[str, Any], number: int) -> None:

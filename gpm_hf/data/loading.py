@@ -1,51 +1,95 @@
 """Preference data sets by Hub name or local file."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, IterableDatasetDict, load_dataset
+from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_dataset_builder
 
+from gpm_hf.data.columns import check_text_columns, dataset_of_files, stream_of_files
+from gpm_hf.data.files import form_of
 from gpm_hf.data.rings import ring_to_pairs
 
-_BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def load_splits(
     name: str, config: str | None = None, keep: str | None = None, streaming: bool = False
 ) -> DatasetDict | IterableDatasetDict:
     """
-    Loads a data set by name or from a file.
+    Loads a data set by name or from a file. Text columns hold the characters that stand in the file, see
+    [`gpm_hf.data.files`]; a data set that has types already (of the Hub, `.parquet`) has to hold text there.
 
     Args:
-        name: a data set of the Hub, a folder as `load_dataset` takes it, or one local file (`.jsonl`, `.json`,
-            `.parquet`, `.csv`), which becomes the split "train".
-        config: the Hub data set's configuration.
+        name: a data set of the Hub, a folder as `load_dataset` takes it, or one local file (`.jsonl`, `.json`, `.csv`,
+            `.tsv`, each also with `.gz`, or `.parquet`), which becomes the split "train".
+        config: the configuration of a Hub data set or folder.
         keep: `"COLUMN=VALUE"`: only rows whose column has this value (as text) are kept.
         streaming: load as a stream.
 
     Raises:
         FileNotFoundError: a path to a file that is not there.
-        ValueError: a `keep` that is not understood or leaves nothing.
+        ValueError: a file of a form that is not read, without rows, or with what is no row, naming it; a `config` of a
+            file; a number or a date where text belongs; a `keep` that is not understood or leaves nothing.
     """
-    path = Path(name)
-    if path.suffix in _BUILDERS:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no data file {name}.")
-        splits = load_dataset(_BUILDERS[path.suffix], data_files=name, streaming=streaming)
-    else:
-        splits = load_dataset(name, config, streaming=streaming)
+    splits = _load(name, config, streaming)
     if keep is None:
         return splits
     column, separator, value = keep.partition("=")
     for split, rows in splits.items():
-        if not separator or column not in rows.column_names:
-            raise ValueError(
-                f"{keep!r} should read COLUMN=VALUE with a column of the data, one of {rows.column_names}."
-            )
+        columns = column_names(rows)
+        if not separator or column not in columns:
+            raise ValueError(f"{keep!r} should read COLUMN=VALUE with a column of the data, one of {columns}.")
         splits[split] = rows.filter(lambda row: str(row[column]) == value)
         if not streaming and len(splits[split]) == 0:
             raise ValueError(f"No row of the split {split!r} has {keep}; {len(rows)} rows were read.")
     return splits
+
+
+def is_local(name: str, config: str | None = None) -> bool:
+    """
+    Whether a name is that of one local file, and not of a folder or a Hub data set.
+
+    Raises:
+        FileNotFoundError: a file that is not there, or a path to nothing.
+        ValueError: a file of a form that is not read, or one with a `config`.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return False
+    if form_of(name) is None:
+        if not _HUB_ID.fullmatch(name):
+            raise FileNotFoundError(f"There is no data file or folder {name}, and a Hub data set has no such name.")
+        return False
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no data file {name}: No such file or directory.")
+    if config is not None:
+        raise ValueError(f"{name} is one file, which has no configuration {config!r}: leave it out.")
+    return True
+
+
+def _load(name: str, config: str | None, streaming: bool) -> DatasetDict | IterableDatasetDict:
+    whole: Any = IterableDatasetDict if streaming else DatasetDict
+    read = stream_of_files if streaming else dataset_of_files
+    if is_local(name, config):
+        if form_of(name) != "parquet":
+            return whole({"train": read([name])})
+        splits = load_dataset("parquet", data_files=name, streaming=streaming)
+        if next(iter(splits["train"]), None) is None:
+            raise ValueError(f"{name}: there are no rows.")
+    else:
+        files = load_dataset_builder(name, config).config.data_files if Path(name).is_dir() else None
+        if files and all(form_of(path) in ("json", "csv", "tsv") for paths in files.values() for path in paths):
+            return whole({str(split): read(list(paths)) for split, paths in files.items()})
+        splits = load_dataset(name, config, streaming=streaming)
+    for split, rows in splits.items():
+        check_text_columns(rows, f"{name}, split {split!r}" if len(splits) > 1 else name)
+    return splits
+
+
+def column_names(rows: Any) -> list[str]:
+    """A data set's columns; a stream that does not know them is asked for its first row."""
+    return list(rows.column_names or next(iter(rows), {}))
 
 
 def load_preference_dataset(
@@ -57,7 +101,8 @@ def load_preference_dataset(
     """
     splits = load_splits(name, config, keep, streaming)
     for split, rows in splits.items():
-        if "responses" in (rows.column_names or ()) and "chosen" not in rows.column_names:
+        columns = column_names(rows)
+        if "responses" in columns and "chosen" not in columns:
             if streaming:
                 raise ValueError(f"{name} holds preference rings, which cannot be streamed: load them whole.")
             splits[split] = ring_to_pairs(rows)

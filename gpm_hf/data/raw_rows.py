@@ -1,19 +1,17 @@
 """Rows of a benchmark as they lie in a file or on the Hub, each with a name to blame, and what became of them."""
 
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from gpm_hf.data.loading import load_splits, split_of
+from gpm_hf.data.files import FileRow, MalformedRow, file_rows, form_of
+from gpm_hf.data.loading import is_local, load_splits, split_of
+
+__all__ = ["MalformedRow", "ReadReport", "read_rows", "read_sure_rows"]
 
 # Benchmarks whose data sets have several splits, of which one is the benchmark.
 _BENCHMARK_SPLITS = {"allenai/reward-bench": "filtered", "allenai/reward-bench-2": "test"}
-
-
-class MalformedRow(ValueError):
-    """A row that cannot be evaluated; the message is the reason, fit for counting."""
 
 
 @dataclass
@@ -59,30 +57,65 @@ def read_rows(source: str, split: str | None = None, config: str | None = None) 
     Reads rows without asking what they hold.
 
     Args:
-        source: a local file (`.jsonl`; `.json` with a list of rows or one row a line; `.parquet`, `.csv`) or a data
-            set of the Hub. JSON is read here and not by `datasets`, which refuses a whole file for one odd row.
+        source: a local file (`.jsonl`; `.json` with a list of rows or one row a line; `.csv`, `.tsv`, each also with
+            `.gz`; `.parquet`) or a data set of the Hub. What stands in a file of text is read as it stands there, see
+            [`gpm_hf.data.files`].
         split: of a Hub data set; `None` takes the benchmark's own (`filtered` of `allenai/reward-bench`, `test` of
             `allenai/reward-bench-2`) or the only one there is.
         config: the Hub data set's configuration.
 
     Yields:
         The row's name for messages, "row 3 (id 17)", counted from 1, and the row: a `dict`, or a [`MalformedRow`] for
-        a line that is no JSON object.
+        what is none.
 
     Raises:
         FileNotFoundError: a file that is not there.
-        ValueError: a split that is not there, or several of which none was named.
+        ValueError: a split that is not there, or several of which none was named; a file of a form that is not read.
     """
-    path = Path(source)
-    if path.suffix in (".json", ".jsonl"):
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no data file {source}.")
-        rows = _json_rows(path)
-    else:
-        splits = load_splits(source, config)
-        rows = iter(split_of(splits, split or _only_split(source, list(splits))))
+    for found in _source_rows(source, split, config, {}):
+        yield _row_name(found), found.value
+
+
+def read_sure_rows(source: str, split: str | None = None, config: str | None = None) -> Iterator[tuple[str, dict]]:
+    """
+    As [`read_rows`], in constant memory, where every row is needed.
+
+    Yields:
+        Where the row stands, for messages, "rows.jsonl, line 3", and the row.
+
+    Raises:
+        ValueError: also for what is no row.
+    """
+    for found in _source_rows(source, split, config, {"streaming": True}):
+        yield f"{source}, {found.place}", found.checked(source)
+
+
+def _source_rows(source: str, split: str | None, config: str | None, options: dict[str, Any]) -> Iterator[FileRow]:
+    if is_local(source, config) and form_of(source) != "parquet":
+        if split not in (None, "train"):
+            raise ValueError(f"{source} is one file, which has no split {split!r} but 'train'.")
+        yield from file_rows(source)
+        return
+    splits = load_splits(source, config, **options)
+    rows = split_of(splits, split or _only_split(source, list(splits)))
     for number, row in enumerate(rows, start=1):
-        yield _row_name(number, row), row
+        yield FileRow(number, None, _out_of_table(row))
+
+
+def _out_of_table(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as in a file of text: in a table NaN is a missing number, and a mapping has the keys of all rows."""
+    row = {name: _without_nan(value) for name, value in row.items()}
+    if isinstance(row.get("responses"), dict):
+        row["responses"] = {name: text for name, text in row["responses"].items() if text is not None}
+    return row
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _only_split(source: str, splits: list[str]) -> str:
@@ -93,30 +126,9 @@ def _only_split(source: str, splits: list[str]) -> str:
     return splits[0]
 
 
-def _json_rows(path: Path) -> Iterator[Any]:
-    with open(path, encoding="utf-8") as file:
-        first = file.read(1)
-        while first.isspace():
-            first = file.read(1)
-        file.seek(0)
-        if first == "[":
-            yield from map(_as_row, json.load(file))
-            return
-        for line in file:
-            if line.strip():
-                try:
-                    yield _as_row(json.loads(line))
-                except json.JSONDecodeError:
-                    yield MalformedRow("not JSON")
-
-
-def _as_row(value: Any) -> Any:
-    return value if isinstance(value, dict) else MalformedRow("not a JSON object")
-
-
-def _row_name(number: int, row: Any) -> str:
-    if isinstance(row, dict):
-        for name in ("id", "pair_id"):
-            if row.get(name) is not None:
-                return f"row {number} (id {row[name]})"
-    return f"row {number}"
+def _row_name(found: FileRow) -> str:
+    details = [] if found.line in (None, found.number) else [f"line {found.line}"]
+    if isinstance(found.value, dict):
+        known = [found.value[name] for name in ("id", "pair_id") if found.value.get(name) is not None]
+        details += [f"id {known[0]}"] if known else []
+    return f"row {found.number}" + (f" ({', '.join(details)})" if details else "")

@@ -7,6 +7,9 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from gpm_hf.data.columns import dataset_of_rows
+from gpm_hf.data.groups import responses_of
+
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 GROUP_FEATURES = Features(
     {"prompt": MESSAGES, "responses": List(Value("string")), "scores": List(List(Value("float64")))}
@@ -30,8 +33,8 @@ def ring_to_pairs(rows: Iterable[Mapping[str, Any]], distinct: bool = True) -> D
     Preference pairs out of rings.
 
     Args:
-        rows: `prompt` and `responses`, n of them in ring order: each is preferred to the next and the last to the
-            first; optionally `id`.
+        rows: `prompt` (none where the responses begin with it) and `responses`, n of them in ring order, a list or a
+            mapping of names to them: each is preferred to the next and the last to the first; optionally `id`.
         distinct: keep a pair that several rings share once, with the first one's name, as for training; else once for
             each ring.
 
@@ -41,15 +44,20 @@ def ring_to_pairs(rows: Iterable[Mapping[str, Any]], distinct: bool = True) -> D
     seen = set()
     pairs = []
     for number, row in enumerate(rows):
-        if len(row["responses"]) < 3:
-            raise ValueError(f"Row {number} has {len(row['responses'])} responses; a ring has at least three.")
-        for edge, (chosen, rejected) in enumerate(ring_edges(row["responses"])):
-            key = (str(row["prompt"]), str(chosen), str(rejected))
+        try:
+            responses = responses_of(row)
+        except ValueError as error:
+            raise ValueError(f"Row {number}: {error}") from error
+        if len(responses) < 3:
+            raise ValueError(f"Row {number} has {len(responses)} responses; a ring has at least three.")
+        prompt = {"prompt": row["prompt"]} if row.get("prompt") is not None else {}
+        for edge, (chosen, rejected) in enumerate(ring_edges(responses)):
+            key = (str(prompt), str(chosen), str(rejected))
             if not distinct or key not in seen:
                 seen.add(key)
-                pair = {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected}
+                pair = prompt | {"chosen": chosen, "rejected": rejected}
                 pairs.append(pair | {"cycle_id": str(row.get("id", number)), "edge": edge})
-    return Dataset.from_list(pairs)
+    return dataset_of_rows(pairs)
 
 
 def ranked_instead(pairs: Iterable[Mapping[str, Any]], seed: int = 0) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import global_then_local_main_first
 
 from gpm_hf.data.collator import PreferenceCollator, collate_states
+from gpm_hf.data.columns import check_text_columns
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
 from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_numbered, encoding_version
 from gpm_hf.modeling import GPMConfig, GPMForPreference, fixed_templates, packing_obstacle, pair_scores
@@ -240,6 +241,7 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             logger.warning(
                 f"loss_type={args.loss_type!r} does not use the column {unused} of the {dataset_name} data."
             )
+        check_text_columns(dataset, f"The {dataset_name} data set")
         streaming = isinstance(dataset, IterableDataset)
         if not set(TOKEN_COLUMNS) <= set(columns):
             options = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Tokenizing {dataset_name}"}
