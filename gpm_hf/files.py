@@ -1,11 +1,13 @@
-"""Files and folders that are either whole or not there."""
+"""Files and folders that are either whole or not there, and what is written into them."""
 
+import datetime
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextmanager
@@ -52,3 +54,30 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def json_text(value: Any) -> str:
+    """
+    JSON on one line, as every reader of JSON takes it. Dates, which tables have, are written in ISO 8601.
+
+    Raises:
+        ValueError: a number that JSON does not have (NaN, infinity), or what it has no form for.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except TypeError as error:
+        raise ValueError(f"{error}: leave that column out. It is in {str(value)[:200]}.") from error
+    except ValueError as error:
+        raise ValueError(f"JSON has neither NaN nor infinity: leave them out of {str(value)[:200]}.") from error
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    raise TypeError(f"A {type(value).__name__} cannot be written as JSON")
+
+
+def json_rows(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of one [`json_text`] a line, one at a time. A line ends at a line feed alone."""
+    with open(path, "rb") as file:
+        yield from map(json.loads, file)

@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from gpm_hf.files import written_whole
+from gpm_hf.files import json_rows, json_text, written_whole
 
 _SETTINGS_FILE = "settings.json"
 
@@ -66,7 +66,7 @@ def map_in_shards(
         if number % state.num_processes == state.process_index and not path.exists():
             done = work(number, shard)
             with written_whole(path) as file:
-                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in done)
+                file.writelines(json_text(row) + "\n" for row in done)
         bar.update(len(shard))
     bar.close()
     state.wait_for_everyone()
@@ -86,8 +86,7 @@ def map_in_shards(
 
 def written_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that [`map_in_shards`] wrote, one at a time."""
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    return json_rows(path)
 
 
 def _shards(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:

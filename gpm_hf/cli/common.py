@@ -1,9 +1,7 @@
-"""What several commands need: the arguments that name a model, loading it, reading rows."""
+"""What several commands need: the arguments that name a model, loading it."""
 
 import argparse
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 
@@ -34,19 +32,3 @@ def load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     # Under a launcher each process has a device of its own.
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     return model.to(options.device or state.device), load_tokenizer(options.model, **hub_options)
-
-
-def json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """
-    The rows of a `.jsonl` file, one at a time, each with what to call it in an error. Line by line rather than by
-    `datasets`, because a column of a table takes one type, and rows of people's files do not.
-    """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{place} is not JSON: {error}") from error
-                yield place, row

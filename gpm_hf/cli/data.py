@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.cli.common import json_lines
 from gpm_hf.files import written_whole
 
 
@@ -18,7 +17,7 @@ def add_commands(commands: Any) -> None:
         description="Finds preference cycles. Rated responses (UltraFeedback's schema) become a CyclicPreference data "
         "set, a folder as the Hub stores it. Judged ones (--judge) become a file with one ring per row.",
     )
-    build.add_argument("source", help="a .jsonl, .json or .parquet file, or a data set of the Hub")
+    build.add_argument("source", help="a data file (.jsonl, .json, .parquet, ...), or a data set of the Hub")
     build.add_argument("output", help="the folder to write; with --judge the .jsonl file")
     build.add_argument("--config", help="the source's configuration")
     build.add_argument("--split", default="train", help="the source's split")
@@ -121,11 +120,9 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> Any:
-    path = Path(options.source)
-    if path.suffix in (".jsonl", ".json"):
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no data file {path}.")
-        return (row for _, row in json_lines(path))
-    from gpm_hf.data.loading import load_splits, split_of
+    from gpm_hf.data.loading import is_local, load_splits, split_of
+    from gpm_hf.data.raw_rows import read_sure_rows
 
+    if is_local(options.source, options.config):
+        return (row for _, row in read_sure_rows(options.source, options.split, options.config))
     return split_of(load_splits(options.source, options.config), options.split)

@@ -1,12 +1,21 @@
 """`gpm-hf inspect`: who wins, which cycles there are, and how much of it is a ranking."""
 
 import argparse
-import json
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.common import load_model, model_command
-from gpm_hf.cli.scoring import group_arguments, read_groups, score_table, shorten, text_of
-from gpm_hf.files import written_whole
+from gpm_hf.cli.scoring import (
+    group_arguments,
+    labels,
+    matrices_of,
+    names_of,
+    read_groups,
+    score_table,
+    shorten,
+    text_of,
+)
+from gpm_hf.files import json_text, written_whole
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.inspection import Inspection
@@ -23,32 +32,30 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.inspection import inspect_scores
+    from gpm_hf.evaluation.inspection import Inspection, inspect_scores
     from gpm_hf.evaluation.inspection_plots import check_picture
 
-    rows = read_groups(options, at_least=2)
+    rows = read_groups(options, at_least=2, outputs=[field.name for field in fields(Inspection)])
     if options.max_cycles < 1:
         raise ValueError(f"--max-cycles {options.max_cycles}: list at least the strongest one.")
     drawn = _drawn_row(options, len(rows))
     if options.picture:
         check_picture(options.picture, len(rows[drawn]["responses"]))
     model, tokenizer = load_model(options)
-    matrices = model.preference_scores(
-        tokenizer, [row["prompt"] for row in rows], [row["responses"] for row in rows], options.batch_size
-    )
+    matrices = matrices_of(rows, model, tokenizer, batch_size=options.batch_size)
     found = [inspect_scores(scores, options.max_cycles) for scores in matrices]
     if options.picture:
         _draw(options, model, tokenizer, rows[drawn], found[drawn])
     if options.output:
         with written_whole(options.output) as file:
             for row, inspection in zip(rows, found):
-                file.write(json.dumps(row | inspection.to_dict(), ensure_ascii=False) + "\n")
+                file.write(json_text(row | inspection.to_dict()) + "\n")
         print(f"{len(rows)} rows written to {options.output}.")
     elif options.format == "json":
-        for inspection in found:
-            print(json.dumps(inspection.to_dict()))
+        for row, inspection in zip(rows, found):
+            print(json_text(names_of(row) | inspection.to_dict()))
     else:
-        tables = [_report(row["responses"], inspection) for row, inspection in zip(rows, found)]
+        tables = [_report(labels(row), inspection) for row, inspection in zip(rows, found)]
         if options.input:
             heads = (f"row {number}: {_title(row['prompt'])}" for number, row in enumerate(rows, 1))
             tables = [f"{head}\n{table}" for head, table in zip(heads, tables)]
@@ -71,8 +78,7 @@ def _draw(options: argparse.Namespace, model: Any, tokenizer: Any, row: dict, in
 
     embeddings, scales = model.embed(tokenizer, row["prompt"], row["responses"], options.batch_size)
     panels = embedding_panels(embeddings, scales, model.config.tau, model.config.reward_head)
-    texts = [text_of(response) for response in row["responses"]]
-    plot_inspection(options.picture, inspection, _title(row["prompt"]), texts, panels)
+    plot_inspection(options.picture, inspection, _title(row["prompt"]), labels(row), panels)
 
 
 def _title(prompt: Any) -> str:

@@ -115,7 +115,7 @@ def _best_text(row: dict) -> str:
 def _answer(options: argparse.Namespace) -> None:
     from gpm_hf.evaluation.policy_answers import PolicyAnswers, write_alpaca_eval
     from gpm_hf.generation import read_prompts, shard_seed
-    from gpm_hf.shards import map_in_shards
+    from gpm_hf.shards import map_in_shards, written_rows
 
     output = Path(options.output)
     if output.suffix != ".json":
@@ -135,7 +135,7 @@ def _answer(options: argparse.Namespace) -> None:
     rows = ({"prompt": prompt} for prompt in prompts)
     map_in_shards(rows, reply, lines, _settings(options, "prompts"), options.shard_size)
     if _is_main():
-        replies = [json.loads(line)["output"] for line in lines.read_text(encoding="utf-8").splitlines()]
+        replies = [row["output"] for row in written_rows(lines)]
         name = options.name or Path(options.policy).resolve().name
         write_alpaca_eval(
             output, PolicyAnswers(name, prompts, replies, [f"row {n}" for n in range(1, len(prompts) + 1)])

@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.cli.common import json_lines, load_model, model_command
+from gpm_hf.cli.common import load_model, model_command
+from gpm_hf.files import json_text
 
 # As in gpm_hf.preference, which loads torch: too slow for `gpm-hf --help`.
 RULES = ("mean", "von_neumann", "copeland", "smith")
@@ -57,8 +58,8 @@ def group_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--input",
-        help="rows with `prompt` and `responses` (or `chosen` and `rejected`) instead: a .jsonl or other data file, "
-        "or a data set of the Hub",
+        help="rows with `prompt` and `responses`, a list or a mapping of names to responses (or `chosen` and "
+        "`rejected`) instead: a .jsonl or other data file, or a data set of the Hub",
     )
     parser.add_argument("--input-config", help="the data set's configuration")
     parser.add_argument("--input-split", default="train", help="the data set's split")
@@ -69,13 +70,13 @@ def _score(options: argparse.Namespace) -> None:
         return {"scores": scores.tolist(), "probabilities": scores.sigmoid().tolist()}
 
     def show(row: dict, result: dict) -> str:
-        return score_table(result["scores"], row["responses"])
+        return score_table(result["scores"], labels(row))
 
-    _score_groups(options, describe, show, at_least=1)
+    _score_groups(options, describe, show, at_least=1, outputs=("scores", "probabilities"))
 
 
 def score_table(scores: list[list[float]], responses: list) -> str:
-    """The matrix for the screen."""
+    """The matrix for the screen, with the responses' texts or names."""
     width = max(7, *(len(f"{value:+.2f}") for line in scores for value in line))
     lines = ["log-odds that the row is preferred to the column"]
     lines.append("    " + "".join(f"{f'[{j}]':>{width + 1}}" for j in range(len(scores))))
@@ -96,13 +97,14 @@ def _rank(options: argparse.Namespace) -> None:
     def show(row: dict, result: dict) -> str:
         title, cell = _rule_column(result)
         lines = ["rank  mean log-odds  " + title + "response"]
+        texts = labels(row)
         for place, index in enumerate(result["ranking"], 1):
             mean = f"{result['mean_scores'][index]:+.2f}"
-            text = shorten(row["responses"][index])
-            lines.append(f"{place:>4}  {mean:>13}  {cell(index):>{len(title)}}[{index}] {text}")
+            lines.append(f"{place:>4}  {mean:>13}  {cell(index):>{len(title)}}[{index}] {shorten(texts[index])}")
         return "\n".join(lines)
 
-    _score_groups(options, describe, show, at_least=2)
+    outputs = ("rule", "ranking", "mean_scores", "von_neumann_winner", "copeland", "smith_set")
+    _score_groups(options, describe, show, at_least=2, outputs=outputs)
 
 
 def _rule_values(rule: str, scores: Any) -> dict:
@@ -129,20 +131,34 @@ def _rule_column(result: dict) -> tuple[str, Callable[[int], str]]:
     return "", lambda index: ""
 
 
-def _score_groups(options: argparse.Namespace, describe: Callable, show: Callable, at_least: int) -> None:
+def _score_groups(
+    options: argparse.Namespace, describe: Callable, show: Callable, at_least: int, outputs: Collection[str]
+) -> None:
     if options.batch_size is not None and options.batch_tokens is not None:
         raise ValueError("Give --batch-size, in sequences, or --batch-tokens, in tokens, not both.")
     if options.output:
-        _score_to_file(options, describe, at_least)
+        _score_to_file(options, describe, at_least, outputs)
         return
     rows = read_groups(options, at_least)
     model, tokenizer = load_model(options)
-    matrices = model.preference_scores(
-        tokenizer, [row["prompt"] for row in rows], [row["responses"] for row in rows], **_batch(options, model)
-    )
-    for row, scores in zip(rows, matrices):
+    for row, scores in zip(rows, matrices_of(rows, model, tokenizer, **_batch(options, model))):
         result = describe(row, scores)
-        print(json.dumps(result) if options.format == "json" else show(row, result))
+        if options.format == "json":
+            print(json_text(names_of(row) | result))
+        else:
+            print(show(row, result))
+
+
+def matrices_of(rows: list[dict], model: Any, tokenizer: Any, **batch: int) -> list:
+    """The log-odds of groups; a `ValueError` for a group that is refused names its row where there are several."""
+    from gpm_hf.scoring.streaming import scores_of_rows
+
+    def score(prompts: list, groups: list[list]) -> list:
+        return model.preference_scores(tokenizer, prompts, groups, **batch)
+
+    if len(rows) == 1:
+        return score([rows[0]["prompt"]], [rows[0]["responses"]])
+    return scores_of_rows(score, rows)
 
 
 def _batch(options: argparse.Namespace, model: Any) -> dict[str, int]:
@@ -153,7 +169,7 @@ def _batch(options: argparse.Namespace, model: Any) -> dict[str, int]:
     return {"max_batch_tokens": default if options.batch_tokens is None else options.batch_tokens}
 
 
-def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: int) -> None:
+def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: int, outputs: Collection[str]) -> None:
     if not options.input:
         raise ValueError("--output belongs to --input.")
     from accelerate import PartialState
@@ -170,7 +186,7 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
     model, tokenizer = load_model(options)
     batch = _batch(options, model)
     count = score_stream(
-        _checked(_rows(options), options.command, at_least),
+        _groups(options, at_least, outputs),
         lambda prompts, groups: model.preference_scores(tokenizer, prompts, groups, **batch),
         describe,
         options.output,
@@ -192,9 +208,13 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"A is preferred to B with probability {probability:.1%} (log-odds {log_odds:+.2f})")
 
 
-def read_groups(options: argparse.Namespace, at_least: int) -> list[dict]:
+def read_groups(options: argparse.Namespace, at_least: int, outputs: Collection[str] = ()) -> list[dict]:
     """
-    The groups to score, from the command line or from a file, each with `prompt` and `responses`.
+    The groups to score, from the command line or from a file, see [`gpm_hf.data.groups.as_group`].
+
+    Args:
+        at_least: so many responses.
+        outputs: columns that are added to the rows when they are written.
 
     Raises:
         ValueError: neither or both given, a row that is no group, fewer responses than `at_least`, or an empty file.
@@ -203,41 +223,37 @@ def read_groups(options: argparse.Namespace, at_least: int) -> list[dict]:
         raise ValueError("Give either --prompt with --response, or --input FILE.jsonl.")
     if options.input is not None and options.response:
         raise ValueError("--response belongs to --prompt; the responses of --input are in its rows.")
-    rows = list(_checked(_rows(options), options.command, at_least))
+    rows = list(_groups(options, at_least, outputs))
     if not rows:
         raise ValueError(f"{options.input} is empty: each of its lines should have a `prompt` and `responses`.")
     return rows
 
 
-def _checked(rows: Iterator[dict], command: str, at_least: int) -> Iterator[dict]:
-    for number, row in enumerate(rows, 1):
-        if len(row["responses"]) < at_least:
-            raise ValueError(f"Row {number}: `gpm-hf {command}` needs at least {at_least} responses.")
-        yield row
+def _groups(options: argparse.Namespace, at_least: int, outputs: Collection[str]) -> Iterator[dict]:
+    from gpm_hf.data.groups import as_group
+    from gpm_hf.data.raw_rows import read_sure_rows
 
-
-def _rows(options: argparse.Namespace) -> Iterator[dict]:
     if options.input is None:
-        yield {"prompt": options.prompt, "responses": options.response}
-    elif Path(options.input).suffix in (".jsonl", ".json"):
-        for place, row in json_lines(options.input):
-            yield _as_group(row, place)
+        rows: Iterator = iter([("Row 1", {"prompt": options.prompt, "responses": options.response})])
     else:
-        from gpm_hf.data.loading import load_splits, split_of
+        rows = read_sure_rows(options.input, options.input_split, options.input_config)
+    for place, row in rows:
+        group = as_group(row, place, outputs if options.output else ())
+        if len(group["responses"]) < at_least:
+            raise ValueError(f"{place}: `gpm-hf {options.command}` needs at least {at_least} responses.")
+        yield group
 
-        splits = load_splits(options.input, options.input_config, streaming=True)
-        for number, row in enumerate(split_of(splits, options.input_split), 1):
-            yield _as_group(row, f"{options.input}, row {number}")
+
+def names_of(row: dict) -> dict[str, list[str]]:
+    """The column `names`, where it says how the responses are called."""
+    names = row.get("names")
+    return {"names": names} if isinstance(names, list) and len(names) == len(row["responses"]) else {}
 
 
-def _as_group(row: Any, place: str) -> dict:
-    """A row with `responses`; the two of a preference pair are a group too, the chosen one first."""
-    if isinstance(row, dict) and "prompt" in row:
-        if "responses" in row:
-            return row
-        if {"chosen", "rejected"} <= row.keys():
-            return row | {"responses": [row["chosen"], row["rejected"]]}
-    raise ValueError(f"{place} has no `prompt` and `responses` (or `chosen` and `rejected`).")
+def labels(row: dict) -> list[str]:
+    """The responses for the screen, with their names where they have such."""
+    texts = [text_of(response) for response in row["responses"]]
+    return [f"{name}: {text}" for name, text in zip(names_of(row)["names"], texts)] if names_of(row) else texts
 
 
 def shorten(response: Any, width: int = 60) -> str:
@@ -250,6 +266,7 @@ def text_of(text: Any) -> str:
     """A prompt or response on one line: a string, or the last one of chat messages."""
     if isinstance(text, str):
         return " ".join(text.split())
-    content = text[-1].get("content")
+    message = text if isinstance(text, dict) else text[-1]
+    content = message.get("content")
     # Tool calls, and parts of several kinds, have no text of their own.
-    return " ".join((content if isinstance(content, str) else json.dumps(text[-1], ensure_ascii=False)).split())
+    return " ".join((content if isinstance(content, str) else json.dumps(message, ensure_ascii=False)).split())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from gpm_hf.data.groups import responses_of
 from gpm_hf.data.rings import ring_edges
 from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list, interval_text
 from gpm_hf.tables import markdown_table
@@ -151,10 +152,13 @@ class CyclicGroup:
 def group_by_prompt(rows: Iterable[Mapping[str, Any]]) -> list[CyclicGroup]:
     """Gathers rings or pairs, as [`evaluate_cyclic`] takes them, by prompt."""
     groups: dict[str, CyclicGroup] = {}
-    for row in rows:
-        group = groups.setdefault(str(row["prompt"]), CyclicGroup(row["prompt"]))
+    for number, row in enumerate(rows):
+        prompt = row.get("prompt")
+        # Responses that begin with their prompt are only compared within their row's cycle.
+        key = str(prompt) if prompt is not None else f"{row.get('cycle_id', number)!r}"
+        group = groups.setdefault(key, CyclicGroup(prompt))
         if "responses" in row:
-            group._add_ring(row["responses"])
+            group._add_ring(responses_of(row))
         else:
             group._add_pair(row)
     for group in groups.values():
@@ -169,9 +173,9 @@ def evaluate_cyclic(
     Scores cyclic preferences, each response of a prompt encoded once.
 
     Args:
-        rows: either rings, `prompt` and `responses` in ring order (each is preferred to the next, the last to the
-            first; a pair counts in every ring that has it), or pairs, `prompt`, `chosen`, `rejected` and, for whole
-            cycles, `cycle_id` and `edge`.
+        rows: either rings, `prompt` and `responses`, a list or a mapping of names to them, in ring order (each is
+            preferred to the next, the last to the first; a pair counts in every ring that has it), or pairs, `prompt`,
+            `chosen`, `rejected` and, for whole cycles, `cycle_id` and `edge`.
         score: from prompts and their groups of responses to log-odds matrices, such as a model's
             `preference_scores`.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.files import written_whole
+from gpm_hf.files import json_rows, written_whole
 
 
 def run_grid(
@@ -25,7 +25,7 @@ def run_grid(
         The rows of the given cells, in their order.
     """
     path = Path(path)
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    rows = list(json_rows(path)) if path.exists() else []
     done = {json.dumps(row["cell"], sort_keys=True): row for row in rows}
     found = []
     cells = list(cells)
