@@ -167,23 +167,27 @@ def _judge_name(spec: str) -> str:
     return f"{kind}{colon}{Path(name).resolve().name if Path(name).is_dir() else name}"
 
 
-def _policies(options: argparse.Namespace, baseline_first: bool = False) -> list["PolicyAnswers"]:
-    """The files, read before the scorer is loaded, so that what is wrong with them is said at once."""
-    from gpm_hf.evaluation.policy_answers import same_prompts
+def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["PolicyAnswers"]:
+    """
+    The files, read before the scorer is loaded, so that what is wrong with them is said at once. As AlpacaEval has
+    them the baseline, whose file has the benchmark's order, is first, and the others may lack answers.
+    """
+    from gpm_hf.evaluation.policy_answers import on_prompts_of, same_prompts
 
     for name in ("batch_size", "chunk_size"):
         if vars(options)[name] < 1:
             raise ValueError(f"--{name.replace('_', '-')} {vars(options)[name]}: at least 1 is needed.")
-    policies = _read_policies(options)
+    policies = _read_policies(options, empty=as_alpaca)
     names = [policy.name for policy in policies]
     if options.baseline and options.baseline not in names:
         raise ValueError(f"--baseline {options.baseline} is none of the policies {', '.join(names)}.")
-    if baseline_first:
+    if as_alpaca:
         policies.sort(key=lambda policy: policy.name != options.baseline)
+        policies = [on_prompts_of(policies[0], policy) for policy in policies]
     return same_prompts(policies)
 
 
-def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"]) -> "WinRates":
+def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"], empty_loses: bool = False) -> "WinRates":
     from gpm_hf.evaluation.win_rates import measure_win_rates
 
     count_tokens = None
@@ -193,7 +197,13 @@ def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"]) -> "W
         count_tokens = _token_counter(load_tokenizer(options.tokenizer))
     (scorer,) = load_scorers(options)
     return measure_win_rates(
-        policies, scorer, options.chunk_size, store_of(options, scorer), progress=True, count_tokens=count_tokens
+        policies,
+        scorer,
+        options.chunk_size,
+        store_of(options, scorer),
+        progress=True,
+        count_tokens=count_tokens,
+        empty_loses=empty_loses,
     )
 
 
@@ -201,7 +211,7 @@ def _token_counter(tokenizer: Any) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _read_policies(options: argparse.Namespace) -> list["PolicyAnswers"]:
+def _read_policies(options: argparse.Namespace, empty: bool) -> list["PolicyAnswers"]:
     from gpm_hf.evaluation.mt_bench import read_fastchat_answers, read_questions
     from gpm_hf.evaluation.policy_answers import read_answers
 
@@ -211,7 +221,7 @@ def _read_policies(options: argparse.Namespace) -> list["PolicyAnswers"]:
         name, equals, path = given.partition("=")
         name, path = (name, path) if equals else ("", given)
         found.append(
-            read_answers(path, name or None)
+            read_answers(path, name or None, empty)
             if questions is None
             else read_fastchat_answers(path, questions, name or None)
         )
@@ -226,16 +236,16 @@ def _alpaca(options: argparse.Namespace) -> None:
     )
     from gpm_hf.tables import markdown_table
 
-    # Its file has the benchmark's order.
-    policies = _policies(options, baseline_first=True)
-    prepare_alpaca_eval(policies[0].prompts)
-    result = _measure(options, policies)
+    policies = _policies(options, as_alpaca=True)
+    instructions = policies[0].prompts
+    prepare_alpaca_eval(instructions)
+    result = _measure(options, policies, empty_loses=True)
     annotations = {name: alpaca_eval_annotations(result, name, options.baseline) for name in result.policies[1:]}
     if options.annotations:
         for name, rows in annotations.items():
             with written_whole(Path(options.annotations) / f"{name}.json") as file:
                 json.dump(rows, file, indent=1, ensure_ascii=False)
-    metrics = {name: alpaca_eval_metrics(rows) for name, rows in annotations.items()}
+    metrics = {name: alpaca_eval_metrics(rows, instructions) for name, rows in annotations.items()}
     answer = {"scorer": result.scorer, "baseline": options.baseline, "policies": metrics}
     if options.format == "json":
         print(json.dumps(answer))
@@ -244,6 +254,13 @@ def _alpaca(options: argparse.Namespace) -> None:
         cells = [[name, *[f"{found[column]:.2f}" for column in columns]] for name, found in metrics.items()]
         print(markdown_table(["policy", *[column.replace("_", " ") for column in columns]], cells))
         print(f"\nAgainst {options.baseline}, judged by {result.scorer}: no entry of AlpacaEval's leaderboard.")
+        for name, found in metrics.items():
+            lacking = len(instructions) - len(annotations[name])
+            if lacking or found["n_empty"]:
+                print(
+                    f"{name}: {found['n_empty']:.0f} answers without text, which lose; {lacking} instructions without "
+                    "an answer, left out."
+                )
     if options.output:
         with written_whole(options.output) as file:
             json.dump({"evaluation": "alpaca-eval", **answer}, file, indent=1)

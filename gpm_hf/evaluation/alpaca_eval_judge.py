@@ -7,8 +7,10 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 
+from gpm_hf.evaluation.optional_packages import import_error
 from gpm_hf.evaluation.policy_answers import assistant_text
 from gpm_hf.evaluation.win_rates import WinRates
+from gpm_hf.modeling import is_empty
 
 # Of AlpacaEval's instructions as a JSON list, white space aside, in the benchmark's order: its regression finds the
 # difficulty of an instruction by its place.
@@ -26,6 +28,7 @@ def alpaca_eval_annotations(result: WinRates, policy: str, baseline: str) -> lis
     Returns:
         For each prompt `instruction`, `output_1` and `generator_1` (the baseline), `output_2` and `generator_2` (the
         policy), `annotator` and `preference`: 1 + P(the policy's answer is preferred), from 1 (the baseline's) to 2.
+        A prompt that one of the two did not answer is left out, as AlpacaEval does.
     """
     a, b = result.policies.index(policy), result.policies.index(baseline)
     return [
@@ -39,6 +42,7 @@ def alpaca_eval_annotations(result: WinRates, policy: str, baseline: str) -> lis
             "preference": 1 + float(probability),
         }
         for prompt, answers, probability in zip(result.prompts, result.responses, result.probabilities[:, a, b])
+        if answers[a] is not None and answers[b] is not None
     ]
 
 
@@ -64,8 +68,9 @@ def prepare_alpaca_eval(instructions: Sequence[str]) -> None:
         )
     try:
         from alpaca_eval import constants
+        from alpaca_eval.metrics import glm_winrate  # noqa: F401
     except ImportError as error:
-        raise ImportError("AlpacaEval's metrics need its package: pip install 'gpm-hf[judge]'.") from error
+        raise import_error(error, "alpaca_eval", "AlpacaEval's regression") from error
     try:
         hf_hub_download(
             "tatsu-lab/alpaca_eval", "df_gamed.csv", repo_type="dataset", cache_dir=constants.DEFAULT_CACHE_DIR
@@ -77,28 +82,41 @@ def prepare_alpaca_eval(instructions: Sequence[str]) -> None:
         ) from error
 
 
-def alpaca_eval_metrics(annotations: Sequence[dict[str, Any]]) -> dict[str, float]:
+def alpaca_eval_metrics(
+    annotations: Sequence[dict[str, Any]], instructions: Sequence[str] | None = None
+) -> dict[str, float]:
     """
     AlpacaEval 2's metrics, by the package's own regression (`length_controlled_v1`). It reads the difficulty of the
     instructions, and annotations of models that were told to be brief or verbose, from `df_gamed.csv` of the Hub's
     data set `tatsu-lab/alpaca_eval`. Both come from GPT-4 Turbo's judgements against GPT-4 Turbo's answers: with
     another judge the number is AlpacaEval's computation, but no entry of its leaderboard.
 
+    Where a policy left instructions unanswered, the others are counted, as the package does: the difficulty of an
+    instruction is then that of its place among those.
+
     Args:
-        annotations: see [`alpaca_eval_annotations`]; of AlpacaEval's 805 instructions, in its order.
+        annotations: see [`alpaca_eval_annotations`]; of AlpacaEval's instructions, in its order.
+        instructions: all 805 of them, where the annotations may lack some; by default the annotations'.
 
     Returns:
         `length_controlled_winrate`, `win_rate`, `standard_error`, `lc_standard_error` and `discrete_win_rate`, in per
-        cent; `n_total`, `n_wins`, `n_wins_base`, `n_draws`; `avg_length` of the policy's answers in characters.
+        cent; `n_total`, `n_wins`, `n_wins_base`, `n_draws`; `avg_length` of the policy's answers in characters;
+        `n_empty` of them without text.
 
     Raises:
         ImportError, ValueError, OSError: see [`prepare_alpaca_eval`].
     """
-    prepare_alpaca_eval([row["instruction"] for row in annotations])
+    asked = [row["instruction"] for row in annotations]
+    instructions = asked if instructions is None else list(instructions)
+    prepare_alpaca_eval(instructions)
+    known = iter(instructions)
+    if not all(instruction in known for instruction in asked):
+        raise ValueError("The annotations are not of the instructions, or in another order.")
     from alpaca_eval.metrics.glm_winrate import get_length_controlled_winrate
 
     # Without a folder for the weights, which by default is the package's own.
     found = get_length_controlled_winrate(list(annotations), save_weights_dir=None)
     metrics = {name: float(value) for name, value in found.items()}
+    metrics["n_empty"] = sum(is_empty(row["output_2"]) for row in annotations)
     metrics["avg_length"] = sum(len(row["output_2"]) for row in annotations) / len(annotations)
     return metrics

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS
+from gpm_hf.evaluation.optional_packages import import_error
 from gpm_hf.modeling import GPMConfig
 
 # Metrics of the harness that are not bounded by 0 and 1; all others whose value lies there are taken for shares.
@@ -119,7 +120,7 @@ def run_lm_eval(
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise ImportError("The LM evaluation harness is not installed: pip install 'gpm-hf[judge]'.") from error
+        raise import_error(error, "lm_eval", "A task of the LM evaluation harness") from error
     manager = TaskManager(include_path=include_path)
     unknown = sorted(set(tasks) - set(manager.all_tasks))
     if unknown:

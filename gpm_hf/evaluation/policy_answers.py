@@ -32,7 +32,7 @@ class PolicyAnswers:
         return len(self.prompts)
 
 
-def read_answers(path: str | Path, name: str | None = None) -> PolicyAnswers:
+def read_answers(path: str | Path, name: str | None = None, empty: bool = False) -> PolicyAnswers:
     """
     Reads the answers of one policy. Which format a row has, its keys say:
 
@@ -44,25 +44,27 @@ def read_answers(path: str | Path, name: str | None = None) -> PolicyAnswers:
     Args:
         path: a `.json` file with a list of rows, or a `.jsonl` file.
         name: what to call the policy. Default: the one `generator` of its rows, else the file's name.
+        empty: whether answers without text are taken.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file that is no `.json` or `.jsonl`, has no rows, rows of another form or of several policies,
             an empty answer, or two answers to one prompt; the message names the row.
     """
-    return collect_answers(path, name, _read_row)
+    return collect_answers(path, name, _read_row, empty)
 
 
 def collect_answers(
     path: str | Path,
     name: str | None,
     read_row: Callable[[str, Mapping[str, Any]], tuple[Any, Any, str | None]],
+    empty: bool = False,
 ) -> PolicyAnswers:
     """
     As [`read_answers`], for a format of your own.
 
     Args:
-        path, name: see [`read_answers`].
+        path, name, empty: see [`read_answers`].
         read_row: from a row's name for messages and the row, the prompt, the response and the policy's name, `None`
             where the row does not say it. Raises `ValueError` for a row of another form.
     """
@@ -77,7 +79,7 @@ def collect_answers(
         if isinstance(row, MalformedRow):
             raise ValueError(f"{place} is {row}.")
         prompt, response, generator = read_row(place, row)
-        if is_empty(response):
+        if is_empty(response) and not empty:
             raise ValueError(
                 f"{place}: the answer is empty, there is nothing to prefer. Generate it again, or leave its prompt "
                 "out of the files of all policies."
@@ -177,6 +179,26 @@ def same_prompts(policies: Sequence[PolicyAnswers]) -> list[PolicyAnswers]:
             )
         )
     return ordered
+
+
+def on_prompts_of(first: PolicyAnswers, policy: PolicyAnswers) -> PolicyAnswers:
+    """
+    A policy's answers in the order of another's prompts, `None` where it has none. What it answered besides is left
+    out.
+
+    Raises:
+        ValueError: it answers none of them.
+    """
+    own = {prompt_key(prompt): number for number, prompt in enumerate(policy.prompts)}
+    places = [own.get(prompt_key(prompt)) for prompt in first.prompts]
+    if all(place is None for place in places):
+        raise ValueError(f"{policy.name} answers none of the prompts of {first.name}.")
+    return PolicyAnswers(
+        policy.name,
+        first.prompts,
+        [None if place is None else policy.responses[place] for place in places],
+        [first.rows[number] if place is None else policy.rows[place] for number, place in enumerate(places)],
+    )
 
 
 def assistant_text(response: Any) -> str:

@@ -13,6 +13,7 @@ from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS, bootstrap_interval, interv
 from gpm_hf.evaluation.length_control import length_controlled_win_rate
 from gpm_hf.evaluation.policy_answers import PolicyAnswers, assistant_text, same_prompts
 from gpm_hf.evaluation.scored_groups import ResponseGroup, score_groups
+from gpm_hf.modeling import is_empty
 from gpm_hf.preference import find_cycles, von_neumann_winner
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
@@ -48,8 +49,9 @@ class WinRates:
         scorer: the judge's name.
         policies: K names.
         prompts: N prompts.
-        responses: for each prompt the K answers, in the order of the policies.
+        responses: for each prompt the K answers, in the order of the policies; `None` where a policy gave none.
         log_odds: shape (N, K, K): that the answer of one policy is preferred to another's; 0 for equal answers.
+            Where answers without text are allowed, minus infinity for one against a text.
         characters: shape (N, K), lengths of the answers.
         tokens: shape (N, K), `None` where no tokenizer was given.
         asymmetry, forward_passes, reused: see [`gpm_hf.evaluation.scored_groups.ScoredGroups`].
@@ -214,6 +216,7 @@ def measure_win_rates(
     store: str | Path | None = None,
     progress: bool = False,
     count_tokens: Callable[[str], int] | None = None,
+    empty_loses: bool = False,
 ) -> WinRates:
     """
     Lets a scorer judge the answers of policies to the same prompts. Equal answers are scored as one and tie.
@@ -222,6 +225,7 @@ def measure_win_rates(
         policies: two or more, see [`gpm_hf.evaluation.policy_answers.read_answers`].
         scorer, chunk_size, store, progress: see [`gpm_hf.evaluation.scored_groups.score_groups`].
         count_tokens: how many tokens a text has; without it lengths are in characters alone.
+        empty_loses: answers may be without text, or `None`; no scorer reads those, and they lose to every text.
 
     Raises:
         ValueError: fewer than two policies, two of one name, policies that did not answer the same prompts, or an
@@ -235,24 +239,40 @@ def measure_win_rates(
     for number, (prompt, own) in enumerate(zip(policies[0].prompts, answers)):
         distinct: list = []
         for answer in own:
-            if answer not in distinct:
+            if answer not in distinct and not (empty_loses and _has_no_text(answer)):
                 distinct.append(answer)
-        places.append([distinct.index(answer) for answer in own])
+        places.append([distinct.index(answer) if answer in distinct else None for answer in own])
         groups.append(ResponseGroup(policies[0].rows[number], prompt, distinct))
-    scored = score_groups(groups, scorer, chunk_size, store, progress)
-    texts = [[assistant_text(answer) for answer in own] for own in answers]
+    scored = score_groups([group for group in groups if group.responses], scorer, chunk_size, store, progress)
+    found = iter(scored.scores)
+    matrices = [next(found) if group.responses else np.zeros((0, 0)) for group in groups]
+    texts = [["" if answer is None else assistant_text(answer) for answer in own] for own in answers]
     return WinRates(
         scorer=scorer.name,
         policies=[policy.name for policy in policies],
         prompts=policies[0].prompts,
         responses=answers,
-        log_odds=np.stack([scores[np.ix_(place, place)] for scores, place in zip(scored.scores, places)]),
+        log_odds=np.stack([_by_policy(scores, place) for scores, place in zip(matrices, places)]),
         characters=np.array([[len(text) for text in own] for own in texts]),
         tokens=np.array([[count_tokens(text) for text in own] for own in texts]) if count_tokens else None,
         asymmetry=scored.asymmetry,
         forward_passes=scored.forward_passes,
         reused=scored.reused,
     )
+
+
+def _has_no_text(answer: Any) -> bool:
+    return answer is None or is_empty(answer)
+
+
+def _by_policy(scores: np.ndarray, places: Sequence[int | None]) -> np.ndarray:
+    """Log-odds between policies, (K, K), from those between texts; a policy without a text has no place."""
+    own = {number: place for number, place in enumerate(places) if place is not None}
+    told, silent = list(own), [number for number in range(len(places)) if number not in own]
+    matrix = np.zeros((len(places), len(places)))
+    matrix[np.ix_(told, silent)], matrix[np.ix_(silent, told)] = np.inf, -np.inf
+    matrix[np.ix_(told, told)] = scores[np.ix_(list(own.values()), list(own.values()))]
+    return matrix
 
 
 def win_rate_table(result: WinRates) -> str:

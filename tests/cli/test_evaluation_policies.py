@@ -139,6 +139,18 @@ def test_alpaca_eval(capsys, use, monkeypatch, tmp_path):
     kept = json.loads((tmp_path / "kept" / "gpo.json").read_text())
     assert [row["instruction"] for row in kept] == prompts and kept[0]["preference"] == pytest.approx(1.75)
 
+    # A submission with an empty answer and two rows fewer goes on, counted.
+    rows = json.loads((tmp_path / "gpo.json").read_text())[2:]
+    rows[0]["output"] = ""
+    (tmp_path / "gpo.json").write_text(json.dumps(rows))
+    code, out, err = ask(capsys, *arguments[:-2])
+    assert code == 0, err
+    assert "gpo: 1 answers without text, which lose; 2 instructions without an answer, left out." in out
+    code, out, err = ask(capsys, *arguments)
+    found = json.loads(out)["policies"]["gpo"]
+    assert (found["n_total"], found["n_empty"]) == (38, 1)
+    assert found["win_rate"] == pytest.approx(75 * 37 / 38, abs=1e-4)
+
 
 def test_mt_bench_turn_after_turn(capsys, tmp_path):
     questions = [{"question_id": 81, "category": "writing", "turns": ["A poem.", "Shorter."]}]

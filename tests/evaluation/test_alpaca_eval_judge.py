@@ -8,7 +8,7 @@ import pytest
 
 from gpm_hf.evaluation import alpaca_eval_judge
 from gpm_hf.evaluation.alpaca_eval_judge import alpaca_eval_annotations, alpaca_eval_metrics, prepare_alpaca_eval
-from gpm_hf.evaluation.policy_answers import PolicyAnswers
+from gpm_hf.evaluation.policy_answers import PolicyAnswers, on_prompts_of
 from gpm_hf.evaluation.win_rates import measure_win_rates
 from tests.evaluation.scorers import FunctionScorer
 
@@ -62,11 +62,67 @@ def test_without_the_package(own_instructions, monkeypatch):
         prepare_alpaca_eval(PROMPTS)
 
 
+def test_what_stands_in_the_packages_way_is_said(own_instructions, monkeypatch, tmp_path):
+    """Installed, but it imports `pkg_resources`, which setuptools has no more: to install it again would not help."""
+    import sys
+
+    (tmp_path / "alpaca_eval").mkdir()
+    (tmp_path / "alpaca_eval" / "__init__.py").write_text("import pkg_resources\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "alpaca_eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pkg_resources", None)
+    with pytest.raises(ImportError, match=r"cannot be imported \(.*pkg_resources.*\): .*pip install 'setuptools<81'"):
+        prepare_alpaca_eval(PROMPTS)
+
+
 def test_without_its_data(own_instructions, monkeypatch, tmp_path):
     pytest.importorskip("alpaca_eval")
     monkeypatch.setattr("alpaca_eval.constants.DEFAULT_CACHE_DIR", str(tmp_path))
     with pytest.raises(OSError, match=r"df_gamed\.csv.*hf download"):
         prepare_alpaca_eval(PROMPTS)
+
+
+def test_empty_and_missing_answers_are_counted_and_gone_on_without():
+    """An answer without text loses to a text and ties with another without; one that is not there is left out."""
+    prompts = PROMPTS[:4]
+    policies = [
+        PolicyAnswers("base", prompts, ["b", "b", "", "b"], ["row"] * 4),
+        on_prompts_of(
+            PolicyAnswers("base", prompts, [""] * 4, ["row"] * 4),
+            PolicyAnswers("gpo", [prompts[2], prompts[1], prompts[0], "Another?"], ["", " ", "gg", "g"], ["r"] * 4),
+        ),
+    ]
+    scorer = FunctionScorer(lambda _, first, second: np.log(3) * (1 if first[0] == "g" else -1))
+    rows = alpaca_eval_annotations(measure_win_rates(policies, scorer, empty_loses=True), "gpo", "base")
+    assert [row["instruction"] for row in rows] == prompts[:3], "the fourth is not answered"
+    assert [row["preference"] for row in rows] == pytest.approx([1.75, 1.0, 1.5])
+    assert {text for asked in scorer.asked for group in asked for text in group} == {"b", "gg"}
+    with pytest.raises(ValueError, match="answers none of the prompts of base"):
+        on_prompts_of(policies[0], PolicyAnswers("other", ["Another?"], ["a"], ["row"]))
+
+
+def test_metrics_of_fewer_rows_than_the_benchmark(own_instructions, gamed):
+    """As the package has them: the difficulty is that of the place among the rows that are there."""
+    result = measure([1.0] * 60, [3 + n % 7 for n in range(60)], [2 + n % 5 for n in range(60)])
+    rows = alpaca_eval_annotations(result, "gpo", "base")
+    del rows[7]
+    found = alpaca_eval_metrics(rows, PROMPTS)
+    assert found["n_total"] == 59 and found["n_empty"] == 0
+    assert found["win_rate"] == pytest.approx(100 / (1 + np.exp(-1)), abs=1e-4)
+    with pytest.raises(ValueError, match="another order"):
+        alpaca_eval_metrics(rows[::-1], PROMPTS)
+
+
+@pytest.fixture
+def gamed(monkeypatch, tmp_path):
+    """The package's data, made up."""
+    pytest.importorskip("alpaca_eval")
+    header = "model,preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline\n"
+    lines = [f"gamed,0.5,{n},{(n % 5) - 2},{(n % 3) - 1},False\n" for n in range(60)]
+    (tmp_path / "df_gamed.csv").write_text(header + "".join(lines))
+    for module in ("alpaca_eval.metrics.glm_winrate", "gpm_hf.evaluation.alpaca_eval_judge"):
+        monkeypatch.setattr(f"{module}.hf_hub_download", lambda *_, **__: str(tmp_path / "df_gamed.csv"))
 
 
 def test_the_package_finds_what_length_does_not_explain(own_instructions, monkeypatch, tmp_path):
