@@ -14,9 +14,9 @@ def length_controlled_win_rate(
 
     d_i being the difference in length, is fitted to the probabilities, and the result is sigmoid(theta). It is the
     paper's regression without the term for an instruction's difficulty, which is known for AlpacaEval's own 805
-    instructions alone: the formula of `length_controlled_minimal` in the package `alpaca_eval`. The fit is another, plain
-    maximum likelihood. The package's has an L1 penalty, whose strength it chooses by cross-validation, and which may
-    shrink theta to 0 on few prompts, a win rate of exactly 50%.
+    instructions alone: the formula of `length_controlled_minimal` in the package `alpaca_eval`. The fit is another:
+    plain maximum likelihood. The package's has an L1 penalty, whose strength it chooses by cross-validation, and which
+    may shrink theta to 0 on few prompts, a win rate of exactly 50%.
 
     Args:
         probabilities: shape (N,), that the policy's answer is preferred.
