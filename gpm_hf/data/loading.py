@@ -23,7 +23,7 @@ def load_splits(
     Args:
         name: a data set of the Hub, a folder as `load_dataset` takes it, or one local file (`.jsonl`, `.json`, `.csv`,
             `.tsv`, each also with `.gz`, or `.parquet`), which becomes the split "train".
-        config: the configuration of a Hub data set or folder.
+        config: the configuration of a Hub data set or folder; "" is none.
         keep: `"COLUMN=VALUE"`: only rows whose column has this value (as text) are kept.
         streaming: load as a stream.
 
@@ -63,8 +63,11 @@ def is_local(name: str, config: str | None = None) -> bool:
         return False
     if not path.is_file():
         raise FileNotFoundError(f"There is no data file {name}: No such file or directory.")
-    if config is not None:
-        raise ValueError(f"{name} is one file, which has no configuration {config!r}: leave it out.")
+    if config:
+        raise ValueError(
+            f"{name} is one file, which has no configuration {config!r}: leave it out, or give an empty one where a "
+            "recipe names it."
+        )
     return True
 
 
@@ -78,10 +81,10 @@ def _load(name: str, config: str | None, streaming: bool) -> DatasetDict | Itera
         if next(iter(splits["train"]), None) is None:
             raise ValueError(f"{name}: there are no rows.")
     else:
-        files = load_dataset_builder(name, config).config.data_files if Path(name).is_dir() else None
+        files = load_dataset_builder(name, config or None).config.data_files if Path(name).is_dir() else None
         if files and all(form_of(path) in ("json", "csv", "tsv") for paths in files.values() for path in paths):
             return whole({str(split): read(list(paths)) for split, paths in files.items()})
-        splits = load_dataset(name, config, streaming=streaming)
+        splits = load_dataset(name, config or None, streaming=streaming)
     for split, rows in splits.items():
         check_text_columns(rows, f"{name}, split {split!r}" if len(splits) > 1 else name)
     return splits

@@ -68,7 +68,9 @@ def test_it_says_the_papers_settings(recipe):
 def test_it_starts(recipe, conversations, backbone_folder, tmp_path):
     from gpm_hf import load_preference_model
 
-    overrides = ["--model_name_or_path", backbone_folder, "--dataset_name", conversations, "--output_dir"]
+    overrides = ["--model_name_or_path", backbone_folder, "--dataset_name", conversations]
+    # A recipe may name a configuration, which a file does not have.
+    overrides += ["--dataset_config", "", "--output_dir"]
     overrides += [tmp_path / "out", "--max_steps", 1, "--report_to", "none", "--disable_tqdm", "true"]
     main, parsed = parse(recipe, *overrides)
     main(*parsed)
