@@ -6,6 +6,7 @@ from .messages_gpm import EmptyResponseError, is_empty, read_group
 from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
+from .pooling_gpm import input_device
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
 from .template_date_gpm import TEMPLATE_DATE, checked_date, fixed_templates
 
@@ -24,6 +25,7 @@ __all__ = [
     "evaluation_mode",
     "fixed_templates",
     "has_cycle",
+    "input_device",
     "is_empty",
     "mean_scores",
     "packing_obstacle",

@@ -20,7 +20,7 @@ from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import encode_group, rows_of_groups
@@ -28,6 +28,7 @@ from .messages_gpm import as_responses, is_list_of_prompts, listed
 from .packed_attention_gpm import SUFFIX
 from .packing_gpm import packing_obstacle, share_prompts
 from .pipeline_gpm import custom_pipelines
+from .pooling_gpm import input_device, states_at_ends
 from .scores_gpm import preference_matrix, rank_responses, unit_norm
 
 
@@ -48,12 +49,16 @@ class GPMOutput(ModelOutput):
             at each sequence's last token, from which the embedding is made.
         prompt_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*): the same at the last
             token of the prompt, from which the scales are made.
+        hidden_states, attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, of all layers, where
+            `output_hidden_states=True` or `output_attentions=True` asks for them.
     """
 
     embeddings: torch.FloatTensor | None = None
     scales: torch.FloatTensor | None = None
     response_states: torch.FloatTensor | None = None
     prompt_states: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class Float32Linear(nn.Linear):
@@ -140,6 +145,7 @@ class GPMForPreference(PreTrainedModel):
             )
         return super().get_submodule(target)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids=None,
@@ -159,7 +165,8 @@ class GPMForPreference(PreTrainedModel):
             attention_mask (`torch.LongTensor` of shape `(batch_size, length)`, *optional*): 1 where there is a token,
                 0 where there is padding. Absent means no padding at all.
             prompt_lengths (`torch.LongTensor` of shape `(batch_size,)`): the number of tokens of each sequence's
-                prompt, padding not counted. Needed with a scale gate; without one it only adds `prompt_states`.
+                prompt, padding not counted. Needed with a scale gate; without one it only adds `prompt_states`. A
+                number that the sequence does not have makes NaN in a compiled or exported model, which cannot raise.
             response_states, prompt_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):
                 hidden states of an earlier output; given `response_states` instead of `input_ids`, only the heads are
                 computed. `prompt_states` alone are those of a prompt that is in `past_key_values` already.
@@ -168,15 +175,21 @@ class GPMForPreference(PreTrainedModel):
                 batch_size * K rows, those of the first prompt's responses first. Which backbones can do so
                 [`packing_obstacle`] says; `_with_shared_prompts` is added to their attention's name from then on, and
                 for all else it is what it was.
-            kwargs: passed on to the backbone. With `past_key_values`, `attention_mask` covers the tokens in the cache
-                too, and `prompt_lengths` cannot point to these.
+            kwargs: passed on to the backbone. With tokens in `past_key_values`, `attention_mask` covers them too, and
+                the gate is given `prompt_states`: `prompt_lengths` could point to tokens whose states are gone.
 
         Returns:
-            [`GPMOutput`]
+            [`GPMOutput`]; its values as a tuple with `return_dict=False`.
+
+        Raises:
+            ValueError: without `input_ids` (for which `inputs_embeds` cannot stand), for lengths that the sequences do
+                not have, or for a cache with `prompt_lengths` or without `attention_mask`.
         """
+        output = ModelOutput()
         if response_states is None:
             if response_lengths is None:
-                response_states, pooled = self.pool(input_ids, attention_mask, prompt_lengths, **kwargs)
+                output, count = self._run_backbone(input_ids, attention_mask, prompt_lengths, **kwargs)
+                response_states, pooled = states_at_ends(output.last_hidden_state, count, prompt_lengths)
             else:
                 response_states, pooled = self.pool_packed(
                     input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs
@@ -203,7 +216,12 @@ class GPMForPreference(PreTrainedModel):
             if scales is not None:
                 scales = torch.cat([scales, torch.ones_like(scales[:, :1])], -1)
         return GPMOutput(
-            embeddings=embeddings, scales=scales, response_states=response_states, prompt_states=prompt_states
+            embeddings=embeddings,
+            scales=scales,
+            response_states=response_states,
+            prompt_states=prompt_states,
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
         )
 
     def pool(self, input_ids, attention_mask=None, prompt_lengths=None, **kwargs):
@@ -214,34 +232,35 @@ class GPMForPreference(PreTrainedModel):
             `tuple`: `response_states` of shape (batch_size, hidden_size), at each sequence's last token, and
             `prompt_states` of the same shape, at its prompt's last token; `None` without `prompt_lengths`.
         """
-        if input_ids is None:
-            raise ValueError("GPMForPreference needs `input_ids` (or `response_states` of an earlier output).")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        # The n-th token is where the running count of tokens first reaches n, whatever the padding side.
-        count = attention_mask.cumsum(-1)
-        lengths = count[:, -1:]
-        # Where a cache holds the first tokens, the mask covers them and the states do not.
-        count = count[:, -input_ids.shape[1] :]
+        output, count = self._run_backbone(input_ids, attention_mask, prompt_lengths, **kwargs)
+        return states_at_ends(output.last_hidden_state, count, prompt_lengths)
+
+    def _run_backbone(self, input_ids, attention_mask, prompt_lengths, **kwargs):
+        """The backbone's output, and of each of its columns the number of tokens up to there, in the cache or not."""
         # PEFT passes every argument that a model could have, as None.
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if input_ids is None or "inputs_embeds" in kwargs:
+            raise ValueError(
+                "GPMForPreference needs `input_ids` (or `response_states` of an earlier output), and takes no "
+                "`inputs_embeds`: what they hold beside the prompt's own tokens, `prompt_lengths` would not count."
+            )
+        if attention_mask is None:
+            if "past_key_values" in kwargs:
+                raise ValueError("With `past_key_values` give the `attention_mask`, over the tokens in the cache too.")
+            attention_mask = torch.ones_like(input_ids)
+        cached = attention_mask.shape[1] - input_ids.shape[1]
+        if cached and prompt_lengths is not None:
+            raise ValueError(
+                f"`attention_mask` has {cached} columns more than `input_ids`: so many tokens are in the cache, and "
+                "their states are gone. Give the gate `prompt_states` of the output that filled it, in place of "
+                "`prompt_lengths`."
+            )
+        count = attention_mask.cumsum(-1)[:, cached:]
         kwargs["return_dict"] = True
         kwargs.setdefault("use_cache", False)
         # Position ids always: some backbones would count left padding as positions.
         position_ids = (count - 1).clamp(min=0)
-        output = self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
-        states = output.last_hidden_state
-        rows = torch.arange(len(states), device=states.device)
-        response_states = states[rows, (count == lengths).to(torch.int32).argmax(-1)]
-        if prompt_lengths is None:
-            return response_states, None
-        prompt_lengths = prompt_lengths[:, None]
-        if not torch.compiler.is_compiling() and bool(((prompt_lengths < 1) | (prompt_lengths > lengths)).any()):
-            raise ValueError(
-                f"prompt_lengths {prompt_lengths[:, 0].tolist()} must lie between 1 and the sequences' numbers of "
-                f"tokens, {lengths[:, 0].tolist()}."
-            )
-        return response_states, states[rows, (count == prompt_lengths).to(torch.int32).argmax(-1)]
+        return self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs), count
 
     def pool_packed(self, input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs):
         """
@@ -259,6 +278,8 @@ class GPMForPreference(PreTrainedModel):
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if input_ids is None or prompt_lengths is None or "past_key_values" in kwargs:
             raise ValueError("Packed rows need `input_ids` and `prompt_lengths`, and can have no `past_key_values`.")
+        if kwargs.get("output_hidden_states") or kwargs.get("output_attentions"):
+            raise ValueError("Packed rows share one sequence in the backbone: its states are not theirs. Unpack them.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         # What the attention layers read, also when gradient checkpointing runs them again; it is not saved.
@@ -376,8 +397,9 @@ class GPMForPreference(PreTrainedModel):
 
     def _embed_suffixes(self, prompts, owners, suffixes, batch_size, max_batch_tokens):
         """Embeds suffixes, each of them after its owner, the number of a prompt, in one pass over the prompts."""
+        device = input_device(self)
         # On the left, so that the suffixes follow their prompts without a gap.
-        prompt_ids, prompt_mask = _pad(prompts, self.device, left=True)
+        prompt_ids, prompt_mask = _pad(prompts, device, left=True)
         columns = prompt_ids.shape[1]
         cache = DynamicCache(config=self.config.text_config)
         prompt_states = self(
@@ -392,8 +414,8 @@ class GPMForPreference(PreTrainedModel):
         parts = _parts(lengths, batch_size, max_batch_tokens, wholes=[columns + length for length in lengths])
         outputs = []
         for part in parts:
-            rows = torch.tensor([owners[index] for index in part], device=self.device)
-            ids, mask = _pad([suffixes[index] for index in part], self.device)
+            rows = torch.tensor([owners[index] for index in part], device=device)
+            ids, mask = _pad([suffixes[index] for index in part], device)
             outputs.append(
                 self(
                     ids,
@@ -411,19 +433,20 @@ class GPMForPreference(PreTrainedModel):
         self.check_context(max(lengths))
         # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
         parts = _parts(lengths, batch_size, max_batch_tokens, apart=long_rope_from(self.config.text_config))
-        outputs = []
+        outputs, device = [], input_device(self)
         with torch.no_grad(), evaluation_mode(self):
             for part in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
-                ids, mask = _pad([rows[index] for index in part], self.device)
+                ids, mask = _pad([rows[index] for index in part], device)
                 gate_reads = None
                 if self.config.scale_gate:
-                    gate_reads = torch.tensor([prompt_lengths[index] for index in part], device=self.device)
+                    gate_reads = torch.tensor([prompt_lengths[index] for index in part], device=device)
                 outputs.append(self(ids, mask, gate_reads))
         return self._in_order(parts, outputs)
 
     def _in_order(self, parts, outputs):
         """Embeddings and scales of sequences in their own order, from what the model gave for the parts."""
-        inverse = torch.tensor([index for part in parts for index in part], device=self.device).argsort()
+        order = torch.tensor([index for part in parts for index in part], device=outputs[0].embeddings.device)
+        inverse = order.argsort()
         embeddings = torch.cat([output.embeddings for output in outputs])[inverse]
         scales = torch.cat([output.scales for output in outputs])[inverse] if self.config.scale_gate else None
         return embeddings, scales

@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gpm_hf.modeling import GPMConfig, checked_date, evaluation_mode, fixed_templates
+from gpm_hf.modeling import GPMConfig, checked_date, evaluation_mode, fixed_templates, input_device
 
 from .batches import attention_mask, batches_by_length, longest_sequence, pad_right
 from .loading import hub_options_of, load_gguf_language_model, with_gguf_file
@@ -156,10 +156,10 @@ class PairCompletionScorer(PairScorer):
                 # The vocabulary is large: its logits are computed where some sequence of the batch ends.
                 columns, last = last.unique(return_inverse=True)
                 inputs["logits_to_keep"] = columns
-            device = self.model.device
+            device = input_device(self.model)
             with evaluation_mode(self.model):
                 logits = self.model(**{name: value.to(device) for name, value in inputs.items()}).logits
-            ends = logits[torch.arange(len(ids), device=device), last.to(device)].float().cpu()
+            ends = logits[torch.arange(len(ids), device=logits.device), last.to(logits.device)].float().cpu()
             yield numbers, ends[:, self.answer_ids[0]] - ends[:, self.answer_ids[1]]
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpm_hf.modeling import evaluation_mode
+from gpm_hf.modeling import evaluation_mode, input_device
 
 from .batches import attention_mask, batches_by_length, pad_right
 
@@ -82,7 +82,8 @@ class SequenceClassifier:
                 types = [rows[number].token_types for number in numbers]
                 if types[0] is not None:
                     inputs["token_type_ids"] = pad_right([own for own in types if own is not None], 0)
-                output = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+                device = input_device(self.model)
+                output = self.model(**{name: value.to(device) for name, value in inputs.items()})
             yield numbers, self._logits(output, len(numbers))
 
     def _logits(self, output: Any, size: int) -> torch.Tensor:
