@@ -1,12 +1,12 @@
 """From preference rows to batches."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from gpm_hf.data.preference import LABEL_COLUMNS
+from gpm_hf.data.preference_rows import IDENTICAL, read_label
 from gpm_hf.modeling import EncodedGroup, collate_groups
 
 
@@ -17,7 +17,7 @@ class PreferenceCollator:
 
     Each row has `chosen_ids`, `rejected_ids` and, with `with_prompts`, `prompt_ids`. In the batch the sequences lie
     chosen, rejected, chosen, rejected, ...; labels (`margin`, `target_score`, `preference_probability`) are float
-    tensors of shape (B,).
+    tensors of shape (B,), `identical` a bool one.
     """
 
     pad_token_id: int
@@ -49,16 +49,15 @@ def collate_states(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def label_tensors(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """The labels that rows have, as float tensors of shape (B,); `ValueError` for what is no number."""
-    labels = {}
-    for name in LABEL_COLUMNS:
-        if name not in rows[0]:
-            continue
-        for row in rows:
-            value = row[name]
-            if value is None or not math.isfinite(value):
-                raise ValueError(f"A row has {name}={value}: a label must be a number.")
-            if name == "preference_probability" and not 0 <= value <= 1:
-                raise ValueError(f"A row has preference_probability={value}: a probability lies between 0 and 1.")
-        labels[name] = torch.tensor([row[name] for row in rows], dtype=torch.float32)
+    """
+    The labels that rows have, as float tensors of shape (B,), and which rows have nothing to prefer, `identical`.
+    `ValueError` for what is no number.
+    """
+    labels = {
+        name: torch.tensor([read_label(row[name], name) for row in rows], dtype=torch.float32)
+        for name in LABEL_COLUMNS
+        if name in rows[0]
+    }
+    if IDENTICAL in rows[0]:
+        labels[IDENTICAL] = torch.tensor([row[IDENTICAL] for row in rows])
     return labels

@@ -100,15 +100,6 @@ def encode_preference(
     return encoded
 
 
-def encode_numbered(row: Mapping[str, Any], index: int, encoding: str, **options: Any) -> dict[str, list[int]]:
-    """
-    [`encode_preference`] for `Dataset.map(..., with_indices=True)`, with [`encoding_version`] for `encoding`:
-    `datasets` keeps the rows of earlier runs by a function's name and arguments, so what else changes token ids must
-    be one.
-    """
-    return encode_preference(row, **options, index=index)
-
-
 def encoding_version() -> str:
     """A digest of what decides, beside the tokenizer, which ids a text becomes: our code, the libraries' versions."""
     digest = hashlib.sha256(f"{transformers.__version__} {tokenizers.__version__}".encode())

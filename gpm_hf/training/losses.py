@@ -1,5 +1,7 @@
 """Losses of preference models (paper appendix A.1): pure functions of log-odds."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -38,3 +40,24 @@ def regression_loss(log_odds: torch.Tensor, target: torch.Tensor) -> torch.Tenso
         Loss per pair, shape (B,).
     """
     return 0.5 * (log_odds - target) ** 2
+
+
+def label_sides(labels: Mapping[str, torch.Tensor], loss_type: str, like: torch.Tensor) -> torch.Tensor:
+    """
+    Which response of each pair the label prefers.
+
+    Args:
+        labels: `preference_probability` or, for `"regression"`, `target_score` (log-odds), shape (B,); without the
+            former every pair is labelled as it stands.
+        loss_type: `"cross_entropy"` or `"regression"`.
+        like: log-odds, shape (B,).
+
+    Returns:
+        1 for the chosen response, -1 for the rejected one, 0 where the label has no side (a probability of 1/2, a
+        target of 0); shape (B,).
+    """
+    if loss_type == "regression":
+        return labels["target_score"].sign()
+    if "preference_probability" in labels:
+        return (labels["preference_probability"] - 0.5).sign()
+    return torch.ones_like(like)

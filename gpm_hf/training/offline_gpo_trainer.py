@@ -14,6 +14,7 @@ from gpm_hf.training.offline_batches import PAIR, SINGLE_TO_PAIR, ScoredResponse
 from gpm_hf.training.offline_gpo_config import OfflineGPOConfig
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 from gpm_hf.training.publishing import PublishingMixin
+from gpm_hf.training.row_means import COUNTED, RowMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 
 logger = get_logger(__name__)
@@ -43,16 +44,15 @@ def regression_residuals(log_ratios, targets, gpo_beta, loss_type="gpo"):
     return residuals[:, :1] - residuals[:, 1:] if loss_type == "rebel" else residuals
 
 
-class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
+class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOTrainer):
     """
     Trainer for one offline round of General Preference Optimization and its relatives, on responses that a policy
     sampled and a preference model scored ([`gpm_hf.data.policy_data`] makes the rows).
 
     What differs from TRL's [`~trl.DPOTrainer`]: the loss is a regression of log-ratios on scores (see
     [`OfflineGPOConfig`]), rows may hold one response instead of a pair, what is trained is what was sampled (see
-    `train_dataset`), rows over `max_length` are left out and counted instead of truncated, the mean over an optimizer
-    step is exactly that over its rows (also where the last micro-batch is smaller; where rows do not divide evenly
-    among processes, accelerate repeats some), and metrics are exact means over rows. LoRA, the reference model and
+    `train_dataset`), rows over `max_length` are left out and counted instead of truncated, and loss, gradient and
+    metrics are exact means over rows (see [`~gpm_hf.training.row_means.RowMeansMixin`]). LoRA, the reference model and
     checkpoints are inherited.
 
     The loss of a row is the mean over its responses of (beta * log-ratio - target)^2, for REBEL the square of the
@@ -93,8 +93,6 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
     """
 
     _signature_columns: list[str] | None
-    loss_is_scaled_for_ga = True  # by the number of rows of the whole step, see `compute_loss`
-
     _tag_names = ["trl", "gpm-hf", "offline-gpo"]
     _name = "Offline GPO"
     _paper = {
@@ -209,10 +207,9 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
 
     # --- the loss ---------------------------------------------------------------------------------------------------
 
-    def _get_num_items_in_batch(self, batch_samples, device):
-        """Rows of the optimizer step on all processes: micro-batches may differ in size."""
-        rows = torch.tensor(sum(len(batch["weights"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(rows).sum()
+    def rows_in(self, batch):
+        """The number of rows in a batch, of one or two responses each."""
+        return len(batch["weights"])
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         mode = "train" if self.model.training else "eval"
@@ -245,21 +242,22 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
         residuals = regression_residuals(log_ratios, inputs["targets"], self.args.gpo_beta, self.args.loss_type)
         if not self.args.rescale_loss:
             residuals = residuals / self.args.gpo_beta
+        counted = inputs.get(COUNTED, torch.ones(rows, dtype=torch.bool, device=log_ratios.device))
         per_row = inputs["weights"] * residuals.square().mean(1)
-        if num_items_in_batch is None:
-            loss = per_row.mean()
-        else:  # a part of the step's mean over rows; gradients are averaged over processes
-            loss = per_row.sum() * self.accelerator.num_processes / num_items_in_batch
+        loss = self.mean_over_rows(per_row, counted, num_items_in_batch)
         if self.aux_loss_enabled:
             share = self.current_gradient_accumulation_steps if mode == "train" else 1
             loss = loss + self.router_aux_loss_coef * outputs.aux_loss / share
+            per_row = per_row + self.router_aux_loss_coef * outputs.aux_loss
             self._metrics[mode]["aux_loss"].append(self.accelerator.gather(outputs.aux_loss.detach()).mean().item())
 
         with torch.no_grad():
-            self._record(mode, inputs, log_ratios, residuals)
-            self._record_means(mode, "logps", log_probs)
-            self._record_means(mode, "entropy", per_response(outputs.entropy) / lengths)
-            self._record_means(mode, "response_length", lengths.float())
+            self._record(mode, inputs, log_ratios, residuals, counted)
+            self._record_means(mode, "logps", log_probs, counted)
+            self._record_means(mode, "entropy", per_response(outputs.entropy) / lengths, counted)
+            self._record_means(mode, "response_length", lengths.float(), counted)
+            if mode == "eval":  # the training's is logged by the parent
+                self._record_means(mode, "loss", per_row, counted)
             if return_outputs:  # `compute_metrics` wants logits, which the fused head does not build
                 outputs = model(**model_inputs, use_cache=False)
         return (loss, outputs) if return_outputs else loss
@@ -283,28 +281,28 @@ class OfflineGPOTrainer(PublishingMixin, PrecomputedReferenceDPOTrainer):
 
     # --- metrics ----------------------------------------------------------------------------------------------------
 
-    def _record(self, mode, inputs, log_ratios, residuals):
+    def _record(self, mode, inputs, log_ratios, residuals, counted):
         metrics, targets = self._metrics[mode], inputs["targets"]
         if mode == "train":
-            tokens = self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
+            tokens = self.accelerator.gather(inputs["attention_mask"].sum()).sum().item()
             self._total_train_tokens += tokens // self._tp_size
             if self._train_rows_over_max_length is not None:
                 metrics["rows_over_max_length"] = [self._train_rows_over_max_length]
         metrics["num_tokens"] = [self._total_train_tokens]
         if log_ratios.size(1) == 2:
-            self._record_means(mode, "gpo/pair_accuracy", (log_ratios[:, 0] > log_ratios[:, 1]).float())
+            self._record_means(mode, "gpo/pair_accuracy", (log_ratios[:, 0] > log_ratios[:, 1]).float(), counted)
         if self.args.loss_type == "rebel":
             log_ratios, targets = log_ratios[:, 0] - log_ratios[:, 1], targets[:, 0] - targets[:, 1]
         for name, values in (("log_ratio", log_ratios), ("target", targets)):
-            self._record_means(mode, f"gpo/{name}", values)
-            self._record_means(mode, f"gpo/{name}_abs", values.abs())
+            self._record_means(mode, f"gpo/{name}", values, counted)
+            self._record_means(mode, f"gpo/{name}_abs", values.abs(), counted)
         scale = 1.0 if self.args.rescale_loss else self.args.gpo_beta
-        self._record_means(mode, "gpo/residual_abs", residuals.abs() * scale)
-        self._record_means(mode, "gpo/sign_accuracy", (log_ratios * targets > 0).float())
+        self._record_means(mode, "gpo/residual_abs", residuals.abs() * scale, counted)
+        self._record_means(mode, "gpo/sign_accuracy", (log_ratios * targets > 0).float(), counted)
 
-    def _record_means(self, mode, name, values):
+    def _record_means(self, mode, name, values, counted):
         """Adds one value per response or pair, so that the logged means are exact whatever the sizes of batches."""
-        self._metrics[mode][name].extend(self.accelerator.gather_for_metrics(values).flatten().tolist())
+        self._metrics[mode][name].extend(self.gather_rows(values, counted).flatten().tolist())
 
     # --- the Hub ----------------------------------------------------------------------------------------------------
 

@@ -15,20 +15,20 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.integrations import is_fsdp_enabled
 from transformers.utils import ModelOutput
 from trl import RewardTrainer
-from trl.data_utils import get_dataset_column_names
-from trl.trainer.utils import global_then_local_main_first
 
 from gpm_hf.data.collator import PreferenceCollator, collate_states
-from gpm_hf.data.columns import check_text_columns
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
-from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, check_columns, encode_numbered, encoding_version
+from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS
+from gpm_hf.data.preference_rows import IDENTICAL
 from gpm_hf.modeling import GPMConfig, GPMForPreference, fixed_templates, packing_obstacle, pair_scores
 from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.adapters import adapter_config
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
-from gpm_hf.training.losses import cross_entropy_loss, regression_loss
+from gpm_hf.training.losses import cross_entropy_loss, label_sides, regression_loss
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.reward_config import GPMRewardConfig
+from gpm_hf.training.reward_data import count_undecided, prepare_preferences
+from gpm_hf.training.row_means import COUNTED, RowMeansMixin
 from gpm_hf.training.run_record import data_sources, preference_model_record
 from gpm_hf.training.spectral_heads import spectral_embedding_head
 
@@ -37,7 +37,7 @@ logger = get_logger(__name__)
 HEADS = ("embedding_head", "gate_head", "reward_head")
 
 
-class GPMRewardTrainer(PublishingMixin, RewardTrainer):
+class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
     """
     Trainer for general preference models ("Beyond Bradley-Terry Models: A General Preference Model for Language Model
     Alignment", ICML 2025, section 4 and appendix A.1).
@@ -63,13 +63,16 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             since they are new. Without `target_modules` PEFT adapts its default modules for the backbone (LoRA: the
             query and value projections); `target_modules="all-linear"` adapts more and often learns more.
 
-    Metrics: `accuracy` (share of pairs with positive log-odds), `mean_probability` (of the chosen response),
-    `mean_log_odds`, `skew_error` (largest |s_ij + s_ji|, zero by construction), and in training
-    `rows_over_max_length`, but for a stream, whose rows are not known beforehand: there they are left out uncounted,
-    and a warning says so.
+    Metrics are of the direction that a pair's label prefers, the chosen response's unless `preference_probability` is
+    under 1/2 or, in regression, `target_score` under 0: `accuracy` (share of pairs with positive log-odds that way),
+    `mean_probability` and `mean_log_odds`. Pairs about which nobody can be right are left out of these three and
+    counted: `identical_pairs` of equal responses, `undecided_labels` of 1/2 or 0 (where there are any). Further
+    `skew_error` (largest |s_ij + s_ji|, zero by construction), and in training `rows_over_max_length`. The rows of a
+    stream are not known beforehand: there long ones are left out uncounted, and a warning says so. In an evaluation
+    all begin with its name: `eval_`, of several data sets `eval_NAME_`, or the given `metric_key_prefix`.
     """
 
-    _tag_names = ["gpm-hf", "preference-model", "reward-trainer"]
+    _tag_names = ["trl", "gpm-hf", "preference-model", "reward-trainer"]
     _name = "GPM"
     _signature_columns: list[str] | None
 
@@ -119,7 +122,7 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
         processing_class.chat_template = fixed_templates(processing_class.chat_template, self.gpm.config.template_date)
         if is_fsdp_enabled():
             _share_heads(self.gpm)
-        self._train_rows_over_max_length: int | None = None
+        self._train_counts: dict[str, int] | None = None
         # Before the rows are tokenised: what was made of them does not know where they are from.
         self.data_sources = data_sources(train_dataset)
         self.was_given_a_name = is_named
@@ -231,35 +234,10 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
         return {name: value for name, value in options.items() if value is not None}
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
-        columns = get_dataset_column_names(dataset)
-        if set(ROW_COLUMNS[:2]) <= set(columns):  # `evaluate` on a data set that `__init__` prepared
-            return dataset
-        config = self.gpm.config
-        check_columns(columns, config.scale_gate, args.loss_type == "regression", dataset_name)
-        unused = {"margin"} if args.loss_type == "regression" else {"target_score"}
-        if unused & set(columns):
-            logger.warning(
-                f"loss_type={args.loss_type!r} does not use the column {unused} of the {dataset_name} data."
-            )
-        check_text_columns(dataset, f"The {dataset_name} data set")
-        streaming = isinstance(dataset, IterableDataset)
-        if not set(TOKEN_COLUMNS) <= set(columns):
-            options = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Tokenizing {dataset_name}"}
-            labels = [name for name in LABEL_COLUMNS if name in columns]
-            with global_then_local_main_first():
-                dataset = dataset.map(
-                    encode_numbered,
-                    with_indices=True,
-                    fn_kwargs={
-                        "encoding": encoding_version(),
-                        "tokenizer": processing_class,
-                        **config.encoding_options,
-                        "needs_prompt": config.scale_gate,
-                    },
-                    remove_columns=[name for name in columns if name not in labels],
-                    **options,
-                )
-        if streaming:
+        if isinstance(dataset, Dataset) and set(ROW_COLUMNS[:2]) <= set(dataset.column_names):
+            return dataset  # `evaluate` on a data set that `__init__` prepared
+        dataset = prepare_preferences(dataset, processing_class, self.gpm.config, args, dataset_name)
+        if isinstance(dataset, IterableDataset):
             if args.train_heads_only:
                 raise ValueError("train_heads_only keeps states on disk, row by row; a streamed data set has no rows.")
             if args.max_length is not None:
@@ -270,20 +248,19 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
         before = len(dataset)
         dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         dropped = before - len(dataset)
-        if dataset_name == "train":
-            self._train_rows_over_max_length = dropped
         if len(dataset) == 0:
             raise ValueError(
                 f"No row of the {dataset_name} data set is left: all {before} are longer than "
                 f"max_length={args.max_length} tokens. Raise `max_length`."
-                if before
-                else f"The {dataset_name} data set is empty."
             )
         if dropped:
             logger.warning(
                 f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens and "
                 "are left out."
             )
+        undecided = count_undecided(dataset, args.loss_type, dataset_name)
+        if self._train_counts is None:  # the training data are prepared first
+            self._train_counts = {"rows_over_max_length": dropped, **undecided}
         if args.train_heads_only:
             dataset = with_head_states(dataset, self.gpm, args.head_states_batch_size)
         return dataset
@@ -295,16 +272,25 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
 
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
-            self._signature_columns = [*TOKEN_COLUMNS, "prompt_ids", *ROW_COLUMNS, *LABEL_COLUMNS]
+            columns = [*TOKEN_COLUMNS, "prompt_ids", *ROW_COLUMNS, *LABEL_COLUMNS, IDENTICAL]
+            self._signature_columns = [*columns, self.args.length_column_name]
+
+    def rows_in(self, batch):
+        """The number of pairs in a batch, whichever collator made it."""
+        if "response_lengths" in batch:
+            return len(batch["response_lengths"])
+        if "gate_rows" in batch:
+            return len(batch["gate_rows"])
+        return len(batch["response_states" if "response_states" in batch else "input_ids"]) // 2
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         mode = "train" if self.model.training else "eval"
-        labels = {name: inputs.pop(name) for name in LABEL_COLUMNS if name in inputs}
+        labels = {name: inputs.pop(name) for name in (*LABEL_COLUMNS, IDENTICAL, COUNTED) if name in inputs}
+        pairs = self.rows_in(inputs)
         gate_rows = inputs.pop("gate_rows", None)
         outputs = model(**inputs)
 
         # Sequences lie chosen, rejected, chosen, rejected, ...; after them the prompts that need a row of their own.
-        pairs = len(gate_rows) if gate_rows is not None else len(outputs.embeddings) // 2
         chosen, rejected = outputs.embeddings[: 2 * pairs].unflatten(0, (pairs, 2)).unbind(1)
         scales = outputs.scales if gate_rows is None else outputs.scales[gate_rows]
         log_odds = pair_scores(chosen, rejected, scales, self.gpm.config.tau)
@@ -313,26 +299,40 @@ class GPMRewardTrainer(PublishingMixin, RewardTrainer):
             losses = regression_loss(log_odds, labels["target_score"])
         else:
             losses = cross_entropy_loss(log_odds, labels.get("preference_probability", 1.0), labels.get("margin", 0.0))
-        self._record(mode, inputs, log_odds.detach(), pair_scores(rejected, chosen, scales, self.gpm.config.tau))
-        loss = losses.mean()
+        counted = labels.get(COUNTED, torch.ones_like(log_odds, dtype=torch.bool))
+        if mode == "train" and "attention_mask" in inputs:
+            tokens = self.accelerator.gather(inputs["attention_mask"].sum()).sum().item()
+            self._total_train_tokens += tokens // self._tp_size
+        with torch.no_grad():
+            reversed_log_odds = pair_scores(rejected, chosen, scales, self.gpm.config.tau)
+            self._record(mode, labels, counted, losses, log_odds, reversed_log_odds)
+        loss = self.mean_over_rows(losses, counted, num_items_in_batch)
         # `compute_metrics` receives the log-odds: of all outputs only they have one row per pair.
         return (loss, ModelOutput(loss=loss, log_odds=log_odds)) if return_outputs else loss
 
-    def _record(self, mode, inputs, log_odds, reversed_log_odds):
+    def _record(self, mode, labels, counted, losses, log_odds, reversed_log_odds):
         """Adds one value per row, so that the logged means are exact whatever the sizes of the batches."""
         metrics = self._metrics[mode]
-        if mode == "train" and "attention_mask" in inputs:
-            tokens = self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
-            self._total_train_tokens += tokens // self._tp_size
         metrics["num_tokens"] = [self._total_train_tokens]
-        skew = (log_odds + reversed_log_odds.detach()).abs()
-        log_odds, skew = self.accelerator.gather_for_metrics((log_odds, skew))
-        metrics["accuracy"].extend((log_odds > 0).float().tolist())
-        metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
-        metrics["mean_log_odds"].extend(log_odds.tolist())
-        metrics["skew_error"] = [max([*metrics["skew_error"], skew.max().item()])]
-        if mode == "train" and self._train_rows_over_max_length is not None:
-            metrics["rows_over_max_length"] = [self._train_rows_over_max_length]
+        sides = label_sides(labels, self.args.loss_type, log_odds)
+        identical = labels.get(IDENTICAL, torch.zeros_like(counted))
+        skew = (log_odds + reversed_log_odds).abs()
+        # In the direction that the label prefers.
+        values = torch.stack([losses, sides, identical, log_odds * sides, skew], 1)
+        losses, sides, identical, log_odds, skew = self.gather_rows(values, counted).unbind(1)
+        metrics["skew_error"] = [max([*metrics["skew_error"], *skew.tolist()])]
+        if mode == "train":  # its loss is logged by the parent
+            metrics.update({name: [count] for name, count in (self._train_counts or {}).items()})
+        else:
+            metrics["loss"].extend(losses.tolist())
+            for name, left_out in (("identical_pairs", identical), ("undecided_labels", sides == 0)):
+                if left_out.any():
+                    metrics[name] = [sum(metrics[name]) + int(left_out.sum())]
+        log_odds = log_odds[(sides != 0) & (identical == 0)]
+        if len(log_odds):
+            metrics["accuracy"].extend((log_odds > 0).float().tolist())
+            metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
+            metrics["mean_log_odds"].extend(log_odds.tolist())
 
     def _save(self, output_dir=None, state_dict=None):
         with _as_its_own_class(self.gpm):

@@ -49,7 +49,15 @@ _GPO_OPTIONS = (
     "top_p",
     "max_completion_length",
 )
-_REWARD_METRICS = ("accuracy", "mean_probability", "mean_log_odds", "loss", "rows_over_max_length")
+_REWARD_METRICS = (
+    "accuracy",
+    "mean_probability",
+    "mean_log_odds",
+    "loss",
+    "identical_pairs",
+    "undecided_labels",
+    "rows_over_max_length",
+)
 _GPO_METRICS = (
     "win_rate",
     "kl_start_policy",
@@ -198,8 +206,8 @@ def _tags(trainer, tags: Any) -> list[str]:
 
 def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
     """
-    The last value of each metric, evaluation and training apart, with the step at which it was logged. What was
-    undefined over an interval (a win rate where no answer had text) is logged as `None`, and passed over.
+    The last value of each metric, of the training and of each evaluation, with the step at which it was logged. What
+    was undefined over an interval (a win rate where no answer had text) is logged as `None`, and passed over.
     """
     state = trainer.state
     # Where the best checkpoint was loaded in the end, what was logged after it is of other weights.
@@ -208,9 +216,19 @@ def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
     for entry in state.log_history:
         if last is not None and entry["step"] > last:
             continue
+        # What an evaluation measured bears its name, and only an evaluation says how long it ran.
+        evaluations = [key.removesuffix("_runtime") for key in entry if key.endswith("_runtime")]
+        kinds = {"": "training"} | {f"{one}_": _evaluation(one) for one in evaluations if one != "train"}
         for name in names:
-            for key, kind in ((f"eval_{name}", "evaluation"), (name, "training")):
-                if entry.get(key) is not None:
+            for prefix, kind in kinds.items():
+                if entry.get(prefix + name) is not None:
                     readable = name.split("/")[-1].replace("_", " ")
-                    latest[kind, name] = (f"{readable} ({kind}, step {entry['step']})", float(entry[key]))
+                    latest[kind, name] = (f"{readable} ({kind}, step {entry['step']})", float(entry[prefix + name]))
     return dict(latest.values())
+
+
+def _evaluation(prefix: str) -> str:
+    """An evaluation in words, by the prefix of its metrics: of one of several data sets, or with a name of its own."""
+    if prefix == "eval":
+        return "evaluation"
+    return f"evaluation of `{prefix.removeprefix('eval_')}`"

@@ -402,10 +402,10 @@ class TestPartsOfATextThatATemplateDrops:
 
 
 def test_a_row_that_cannot_be_used_is_named():
-    from gpm_hf.data.preference import encode_numbered, encoding_version
+    from gpm_hf.data.preference import encode_preference
 
     row = {"prompt": QUESTION, "chosen": "Paris.", "rejected": " "}
     with pytest.raises(
         ValueError, match=r"Row 7, with the prompt 'What is the capital of France\?'.*rejected response"
     ):
-        encode_numbered(row, 7, encoding_version(), tokenizer=build_tokenizer())
+        encode_preference(row, build_tokenizer(), index=7)

@@ -412,15 +412,6 @@ def test_a_peft_model_with_frozen_heads_is_refused(tmp_path):
         make_trainer(tmp_path, frozen)
 
 
-@pytest.mark.parametrize(
-    "labels", [{"preference_probability": 95.0}, {"margin": float("nan")}, {"preference_probability": None}]
-)
-def test_labels_that_are_none_are_refused(tmp_path, labels):
-    trainer = make_trainer(tmp_path, rows=[*ring_rows(1, **labels)])
-    with pytest.raises(ValueError, match=next(iter(labels))):
-        trainer.train()
-
-
 def test_no_row_is_trained_that_could_not_be_scored(tmp_path, caplog):
     """Over the backbone's context of 256 tokens scoring refuses, whatever max_length says."""
     long = {"prompt": "Q?", "chosen": "word " * 300, "rejected": "no"}

@@ -1,0 +1,110 @@
+"""Means of trainers as means over rows, and metrics of evaluations under the evaluation's own name."""
+
+from typing import Any
+
+import torch
+from accelerate.utils import pad_across_processes
+from datasets import Dataset
+from transformers import Trainer
+
+# Which rows of a batch count: those that accelerate did not repeat to fill it up.
+COUNTED = "counted"
+
+
+class NamedEvaluationsMixin(Trainer):
+    """
+    Metrics of an evaluation bear its name, `eval_a_accuracy` for the data set `a` or `test_accuracy` for
+    `metric_key_prefix="test"`, so `metric_for_best_model` and the card find them. TRL calls all of them `eval_...`.
+    """
+
+    _metrics: dict[str, dict[str, list[float]]]
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """As the parent's, with the means of what the evaluation recorded among its metrics."""
+        recorded = self._metrics["eval"]
+        recorded.clear()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        means = {name: self.mean_of(values) for name, values in recorded.items()}
+        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        recorded.clear()  # or `log` would add them once more
+        return output
+
+    def mean_of(self, values: list[float]) -> float:
+        """What is logged of the values that one evaluation recorded under a name."""
+        return sum(values) / len(values)
+
+
+class RowMeansMixin(NamedEvaluationsMixin):
+    """
+    Loss, gradient and metrics are means over the rows of an optimizer step or of an evaluation, whatever the sizes of
+    its batches, on one process or several.
+
+    transformers takes the mean over micro-batches of their means, so rows of a small last one weigh more; and where
+    rows do not divide evenly among processes accelerate repeats the first ones. Here each batch is told which of its
+    rows count. For a stream, whose rows are not known beforehand, repeated rows count.
+    """
+
+    loss_is_scaled_for_ga = True  # by the number of rows of the whole step, see `mean_over_rows`
+
+    def rows_in(self, batch: dict[str, Any]) -> int:
+        """The number of rows that a batch was made of."""
+        raise NotImplementedError
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Rows of an optimizer step (or of one batch of an evaluation) on all processes."""
+        for batch in batch_samples:
+            batch[COUNTED] = torch.ones(self.rows_in(batch), dtype=torch.bool, device=device)
+        # Batches are fetched ahead: only the last of them can be the data set's last.
+        if batch_samples and self.accelerator.gradient_state.end_of_dataloader:
+            counted = batch_samples[-1][COUNTED]
+            counted[self._rows_before_repeats(len(counted)) :] = False
+        rows = torch.tensor(sum(int(batch[COUNTED].sum()) for batch in batch_samples), device=device)
+        return self.accelerator.gather(rows).sum()
+
+    def _rows_before_repeats(self, size: int) -> int:
+        """How many of the `size` rows of this process's last batch are no repetitions."""
+        processes = self.accelerator.num_processes // self._tp_size
+        dataset = self.accelerator.gradient_state.active_dataloader.dataset
+        fills_up = self.accelerator.even_batches and not self.args.dataloader_drop_last
+        if processes == 1 or not fills_up or not isinstance(dataset, Dataset) or self._is_rebalanced:
+            return size
+        # Rows lie process by process, and the repeated ones come last.
+        rest = len(dataset) % (size * processes) or size * processes
+        return min(max(rest - size * (self.accelerator.process_index // self._tp_size), 0), size)
+
+    @property
+    def _is_rebalanced(self) -> bool:
+        """Whether batches are those of `batch_rebalance`, of any size on any process."""
+        return self.model.training and self.args.train_sampling_strategy == "batch_rebalance"
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """As the parent's, of a batch that knows which of its rows count."""
+        self._get_num_items_in_batch([inputs], self.args.device)
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    def mean_over_rows(self, losses: torch.Tensor, counted: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+        """
+        A batch's part of the step's mean.
+
+        Args:
+            losses: one per row, shape (B,).
+            counted: which rows count, shape (B,).
+            rows: their number in the whole step, on all processes; `None` for a batch on its own.
+        """
+        if rows is None:
+            return losses.mean()
+        # Gradients are averaged over processes. A row that does not count has a zero gradient, not none: every
+        # process needs all of its gradients.
+        return (losses * counted).sum() * self.accelerator.num_processes / rows
+
+    def gather_rows(self, values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        """The values (B, ...) of all rows that count, of all processes, in float32."""
+        if self.accelerator.num_processes == 1:
+            return values[counted].float()
+        both = torch.cat([counted[:, None], values.reshape(len(values), -1)], 1).float()
+        if self._is_rebalanced:
+            both = pad_across_processes(both)
+        both = self.accelerator.gather(both)
+        return both[both[:, 0] > 0][:, 1:].reshape(-1, *values.shape[1:])
