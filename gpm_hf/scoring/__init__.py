@@ -1,7 +1,7 @@
 """One way to load and to call every kind of preference model."""
 
 from .gpm_scorer import GPMScorer
-from .load_scorer import load_scorer
+from .load_scorer import kind_of, load_scorer
 from .loading import (
     hub_options_of,
     load_gguf_language_model,
@@ -13,7 +13,7 @@ from .loading import (
 )
 from .pair_classifier_scorer import PAIRRM_TEMPLATE, PairClassifierScorer
 from .pair_completion_scorer import RLHFLOW_CONTEXT, RLHFLOW_TEMPLATE, PairCompletionScorer
-from .reward_model_scorer import RewardModelScorer
+from .reward_model_scorer import RewardModelScorer, load_reward_model
 from .scorer import ScoredMatrix, Scorer, ScorerBase, largest_asymmetry, score_with
 from .simple_scorers import CallableScorer, ConstantScorer, RandomScorer
 
@@ -32,10 +32,12 @@ __all__ = [
     "Scorer",
     "ScorerBase",
     "hub_options_of",
+    "kind_of",
     "largest_asymmetry",
     "load_gguf_language_model",
     "load_or_start_preference_model",
     "load_preference_model",
+    "load_reward_model",
     "load_scorer",
     "load_tokenizer",
     "score_with",

@@ -10,6 +10,7 @@ from gpm_hf.modeling import GPMConfig
 
 from .gpm_scorer import GPMScorer
 from .loading import _has_file, hub_options_of, with_gguf_file
+from .model_loading import is_classifier_adapter
 from .pair_classifier_scorer import PairClassifierScorer
 from .pair_completion_scorer import PairCompletionScorer
 from .reward_model_scorer import RewardModelScorer
@@ -55,7 +56,7 @@ def load_scorer(spec: str, **options: Any) -> Scorer:
     if kind in ("random", "constant"):
         return _floor(spec, options)
     if not colon:
-        kind, name = _kind_of(spec, options), spec
+        kind, name = kind_of(spec, options), spec
     if kind not in _KINDS or not name:
         kinds = ", ".join(f"{known}:NAME" for known in _KINDS)
         raise ValueError(
@@ -80,14 +81,26 @@ def _floor(spec: str, options: dict) -> Scorer:
     )
 
 
-def _kind_of(name: str, options: dict) -> str:
-    """Which kind of model a Hub id or folder holds."""
+def kind_of(name: str, options: dict) -> str:
+    """
+    Which kind of model a Hub id or folder holds.
+
+    Args:
+        name: the Hub id or folder.
+        options: for `from_pretrained`.
+
+    Returns:
+        "gpm", or "reward" for a sequence classification model.
+
+    Raises:
+        ValueError: where it is neither.
+    """
     options = with_gguf_file(name, options)
     if "gguf_file" in options:
         raise ValueError(f"{name} holds a language model in GGUF. As a judge of pairs it is judge:{name}.")
     if _has_file(name, ADAPTER_CONFIG_NAME, options):
-        # It says itself where it is no preference model's.
-        return "gpm"
+        # An adapter that is neither says so itself when it is loaded.
+        return "reward" if is_classifier_adapter(name, options) else "gpm"
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
     if config.model_type == GPMConfig.model_type:
         return "gpm"

@@ -17,15 +17,19 @@ class RewardModelScorer(ScorerBase):
     Log-odds by a reward model, `S_ij = (r_i - r_j) / temperature`: K forward passes for K responses, asymmetry
     exactly 0.
 
-    Prompt and response are rendered by the tokenizer's chat template; where it has none, the plain texts are
-    concatenated and end with EOS. The reward is what the model gives to that sequence alone, unpadded; see
-    `sequence_classifier.py` for how a batch comes to the same numbers.
+    One rule says what a reward model reads, here and beside a policy in training: prompt and response rendered by the
+    tokenizer's chat template, a prompt that is a string being one user message; where there is no template the plain
+    texts are concatenated, with the tokenizer's BOS, if it writes one, and EOS at the end, as TRL's RewardTrainer
+    trains them. With `plain_text` strings are read so although there is a template. The reward is what the model
+    gives to that sequence alone, unpadded; see `sequence_classifier.py` for how a batch comes to the same numbers.
 
     Args:
-        model: a Hub id or folder, or a sequence classification model with one label; custom code from the Hub needs
-            `trust_remote_code=True`.
+        model: a Hub id or folder, also of a LoRA adapter, or a sequence classification model with one label; custom
+            code from the Hub needs `trust_remote_code=True`.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): by default the one saved beside the model.
         temperature (`float`, defaults to 1): differences of rewards are divided by it.
+        plain_text (`bool`, defaults to `False`): strings are read as plain text although the tokenizer has a chat
+            template: what a model was trained on by TRL's RewardTrainer on rows of strings.
         text_pair (`bool`, defaults to `False`): prompt and response, both strings, are the two segments that the
             tokenizer makes of a pair of texts, as for OpenAssistant's DeBERTa reward models.
         pooling (`str`, defaults to `"model"`): `"last_token"` for a decoder of transformers whose padding id is also
@@ -49,6 +53,7 @@ class RewardModelScorer(ScorerBase):
         tokenizer: Any = None,
         *,
         temperature: float = 1.0,
+        plain_text: bool = False,
         text_pair: bool = False,
         pooling: str = "model",
         batch_size: int = 16,
@@ -60,31 +65,63 @@ class RewardModelScorer(ScorerBase):
     ):
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
-        self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, _load)
+        self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, load_reward_model)
         super().__init__(name_of(self.model, name or path), template_date=checked_date(template_date))
         _check_config(self.name, self.model.config)
         self.temperature = temperature
+        if plain_text and text_pair:
+            raise ValueError("`plain_text` reads one text and `text_pair` two segments: give one of them.")
+        self.plain_text = plain_text
         self.text_pair = text_pair
         self.max_length = max_length
         if max_length is None:
             self.max_length = longest_sequence(self.model.config, self.tokenizer)
         self._classifier = SequenceClassifier(self.model, 1, batch_size, pooling)
 
-    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
+    def place(self, model: Any) -> None:
+        """Takes the same model, wrapped so that processes share it."""
+        self.model = self._classifier.model = model
+
+    def encode(self, prompts: list, groups: list[list]) -> list[Row]:
+        """What the model reads: a row of token ids for each response, group by group; raises as scoring does."""
         rows = []
         for number, (prompt, responses) in enumerate(zip(prompts, groups)):
             for index, row in enumerate(self._encode(number, prompt, responses)):
                 check_length(len(row.ids), self.max_length, f"Prompt {number}: the prompt with response {index}")
                 rows.append(row)
+        return rows
+
+    def forwards(self, rows: list[Row]) -> int:
+        """The number of batches that these rows make."""
+        return len(self._classifier.parts(rows))
+
+    def rewards(self, rows: list[Row], least_forwards: int = 0) -> torch.Tensor:
+        """
+        Rewards of rows, not divided by the temperature.
+
+        Args:
+            rows: see [`~RewardModelScorer.encode`].
+            least_forwards: forwards to run at least, see [`SequenceClassifier`].
+
+        Returns:
+            `torch.FloatTensor` of shape (rows,), on the CPU.
+        """
         rewards = torch.zeros(len(rows))
-        for numbers, logits in self._classifier.batches(rows):
-            rewards[numbers] = logits[:, 0]
+        for numbers, logits in self._classifier.batches(rows or [Row([0])] * (least_forwards > 0), least_forwards):
+            if rows:
+                rewards[numbers] = logits[:, 0]
+        return rewards
+
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
+        rewards = self.rewards(self.encode(prompts, groups))
         sizes = [len(responses) for responses in groups]
         return [(reward_differences(own) / self.temperature, len(own)) for own in rewards.split(sizes)]
 
     def _encode(self, number: int, prompt: Any, responses: list) -> list[Row]:
         if not self.text_pair:
             try:
+                if self.plain_text and all(isinstance(text, str) for text in (prompt, *responses)):
+                    prompt, responses = None, [prompt + response for response in responses]
                 group = encode_group(self.tokenizer, prompt, responses, template_date=self.template_date)
                 return [Row(ids) for ids in group.sequences]
             except ValueError as error:
@@ -95,8 +132,19 @@ class RewardModelScorer(ScorerBase):
         return [Row(*pair) for pair in zip(encoded["input_ids"], encoded["token_type_ids"])]
 
 
-def _load(name: str, **options: Any) -> Any:
-    return load_classifier(name, _check_config, "reward model", **options)
+def load_reward_model(name: str, **options: Any) -> Any:
+    """
+    A sequence classification model with one label.
+
+    Args:
+        name: a Hub id or folder of one, or of a LoRA adapter of one, which is merged.
+        options: for `from_pretrained` (`dtype`, `revision`, ...); `num_labels=1` for one that does not say so itself.
+
+    Raises:
+        ValueError: another kind of model, or one without its head.
+    """
+    kind = "reward model with one label" if "num_labels" in options else "reward model"
+    return load_classifier(name, _check_config, kind, **options)
 
 
 def _check_config(name: str, config: Any) -> None:

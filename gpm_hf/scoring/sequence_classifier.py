@@ -61,21 +61,29 @@ class SequenceClassifier:
         self._text_config = model.config.get_text_config()
         self._by_last_token = pooling == "last_token"
 
+    def parts(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Row numbers of the batches that [`~SequenceClassifier.batches`] makes."""
+        size = self.batch_size
+        if not self._is_own_class and self._text_config.pad_token_id is None:
+            # Its code cannot tell where a sequence ends, so there must be one only.
+            size = min(size, 1)
+        return list(batches_by_length([len(row.ids) for row in rows], size, equal=not self._is_own_class))
+
     @torch.no_grad()
-    def batches(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def batches(self, rows: Sequence[Row], least_forwards: int = 0) -> Iterator[tuple[list[int], torch.Tensor]]:
         """
         The logits, batch by batch: row numbers, and a float32 tensor of shape (those rows, labels) on the CPU.
+
+        Args:
+            rows: at least one where `least_forwards` is more than 0.
+            least_forwards: repeat the last batch up to this number of forwards. The processes of a sharded model must
+                all run as many.
 
         Raises:
             ValueError: where the logits have another shape than they should.
         """
-        size = self.batch_size
-        pad = self._text_config.pad_token_id
-        if not self._is_own_class and pad is None:
-            # Its code cannot tell where a sequence ends, so there must be one only.
-            size = min(size, 1)
-        lengths = [len(row.ids) for row in rows]
-        for numbers in batches_by_length(lengths, size, equal=not self._is_own_class):
+        parts = self.parts(rows)
+        for numbers in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
             ids = [rows[number].ids for number in numbers]
             with self._padding(ids) as pad, evaluation_mode(self.model):
                 inputs = {"input_ids": pad_right(ids, pad), "attention_mask": attention_mask(ids)}

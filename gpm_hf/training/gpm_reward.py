@@ -2,7 +2,6 @@
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
 
 from gpm_hf.training.preference_signal import group_by_prompt, group_mean_scores, load_preference_signal
 
@@ -21,9 +20,10 @@ class GPMReward:
     of the data set with one prompt make one larger group if they meet in a batch.
 
     Args:
-        preference_model: a path, a [`~gpm_hf.modeling.GPMForPreference`] or a function, as in
-            [`~gpm_hf.training.preference_signal.load_preference_signal`]. A sequence-classification reward model is
-            not wanted here: it is one of TRL's reward functions already.
+        preference_model: a path, a [`~gpm_hf.modeling.GPMForPreference`], a sequence-classification reward model or
+            a function, as in [`~gpm_hf.training.preference_signal.load_preference_signal`]. A reward model handed to
+            TRL's `reward_funcs` as it is reads plain text without the BOS and EOS that TRL's RewardTrainer trained it
+            with; here it reads what it does everywhere in this package ([`~gpm_hf.scoring.RewardModelScorer`]).
         processing_class (`PreTrainedTokenizerBase`, *optional*): the preference model's tokenizer; by default the one
             saved beside it.
         batch_size (`int`, defaults to 16): sequences encoded at once.
@@ -38,11 +38,6 @@ class GPMReward:
 
     def __init__(self, preference_model, processing_class=None, batch_size=16, init_kwargs=None):
         self.signal = load_preference_signal(preference_model, processing_class, batch_size, init_kwargs)
-        if isinstance(self.signal, nn.Module):
-            raise ValueError(
-                "This is an ordinary reward model: hand it to the trainer's `reward_funcs` as it is. GPMReward is for "
-                "preferences that no scalar reward expresses."
-            )
         self._is_prepared = False
 
     def __call__(self, prompts, completions, **columns):

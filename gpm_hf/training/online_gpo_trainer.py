@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
@@ -28,6 +28,7 @@ from gpm_hf.training.preference_signal import (
     opponent_mean_scores,
 )
 from gpm_hf.training.publishing import PublishingMixin
+from gpm_hf.training.reward_model_signal import RewardModelSignal
 from gpm_hf.training.run_record import data_sources, policy_record
 
 _INITIAL_POLICY_FILE = "initial_policy.json"
@@ -96,6 +97,7 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
         preference_processing_class (`PreTrainedTokenizerBase`, *optional*): the preference model's tokenizer; by
             default the one saved beside it.
         reward_funcs (*optional*): TRL reward functions or reward models, instead of a preference model or beside it.
+            A reward model reads the same text as by `preference_model` ([`~gpm_hf.scoring.RewardModelScorer`]).
             The differences of their rewards are log-odds (tau = 1), added with `reward_weights` (the preference
             model's weight comes first). `None` or NaN for a completion means that this function says nothing about it.
         reward_processing_classes (*optional*): as in GRPO, for `reward_funcs`.
@@ -165,6 +167,15 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
         reward_funcs = _as_list(reward_funcs)
         preference_name = _describe(preference_model, reward_funcs)
         processing_classes = _as_list(reward_processing_classes) or [None] * len(reward_funcs)
+        reward_models = []
+        for index, (source, tokenizer) in enumerate(zip(reward_funcs, processing_classes)):
+            if isinstance(source, (str, PreTrainedModel)):
+                # GRPO itself would leave out the BOS and EOS that plain text was trained with.
+                signal = load_preference_signal(source, tokenizer, args.preference_batch_size)
+                if not isinstance(signal, RewardModelSignal):
+                    raise ValueError(f"`reward_funcs` names {source}, a preference model: it is a `preference_model`.")
+                reward_models.append(signal)
+                reward_funcs[index], processing_classes[index] = signal.reward_function(), None
         self.preference_signal: GPMSignal | CallableSignal | None = None
         if preference_model is not None:
             signal = load_preference_signal(
@@ -173,10 +184,11 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
                 args.preference_batch_size,
                 args.preference_model_init_kwargs,
             )
-            if isinstance(signal, nn.Module):
-                # A scalar reward model, which GRPO prepares and calls itself.
-                reward_funcs = [signal, *reward_funcs]
-                processing_classes = [preference_processing_class, *processing_classes]
+            if isinstance(signal, RewardModelSignal):
+                # Of a scalar reward model GRPO logs the rewards themselves.
+                reward_models.append(signal)
+                reward_funcs = [signal.reward_function(), *reward_funcs]
+                processing_classes = [None, *processing_classes]
             else:
                 self.preference_signal = signal
                 reward_funcs = [self.preference, *reward_funcs]
@@ -198,6 +210,8 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
         )
         if self.preference_signal is not None:
             self.preference_signal.prepare(self.accelerator)
+        for signal in reward_models:
+            signal.prepare(self.accelerator)
         self.opponent = make_opponent(self, model, initial, kwargs.get("quantization_config"))
         self.add_callback(_SaveStepsCheck())
         self.data_sources = data_sources(train_dataset)
@@ -287,11 +301,8 @@ class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
         return total.masked_fill(unscorable[:, :, None] | unscorable[:, None, :], torch.nan)
 
     def _check_rewards(self, rewards, prompts):
-        """Reward models have no `None`: their NaN is a failure, as infinity is of anyone."""
+        """NaN is `None`; infinity is a failure of anyone."""
         broken = rewards.isinf()
-        for index, function in enumerate(self.reward_funcs):
-            if isinstance(function, nn.Module):
-                broken[:, index] |= rewards[:, index].isnan()
         if broken.any():
             row, column = broken.nonzero()[0].tolist()
             raise ValueError(

@@ -17,7 +17,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather, gather_object, is_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
 
@@ -30,7 +29,16 @@ from gpm_hf.modeling import (
     mean_scores,
     preference_matrix,
 )
-from gpm_hf.scoring import hub_options_of, load_preference_model, load_tokenizer, whole_models
+from gpm_hf.scoring import (
+    RewardModelScorer,
+    hub_options_of,
+    kind_of,
+    load_preference_model,
+    load_reward_model,
+    load_tokenizer,
+    whole_models,
+)
+from gpm_hf.training.reward_model_signal import RewardModelSignal
 
 
 def group_by_prompt(prompts, group_size=None):
@@ -288,15 +296,15 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
 
     Args:
         preference_model: a path or Hub id of a [`~gpm_hf.modeling.GPMForPreference`] (or of a LoRA adapter of one,
-            which is merged), such a model, or a function as in [`CallableSignal`].
+            which is merged), such a model; the same of a sequence-classification reward model with one label, or a
+            [`~gpm_hf.scoring.RewardModelScorer`] that says how it is read; or a function as in [`CallableSignal`].
         processing_class (`PreTrainedTokenizerBase`, *optional*): the preference model's tokenizer; by default the one
             saved beside it.
         batch_size (`int`, defaults to 16): sequences encoded at once.
         init_kwargs (`dict`, *optional*): passed to `from_pretrained` with a path (`dtype`, `revision`, ...).
 
     Returns:
-        [`GPMSignal`] or [`CallableSignal`]; or, for a sequence-classification reward model with one label, the model
-        itself, loaded: TRL's trainers know how to call that.
+        [`GPMSignal`], [`~gpm_hf.training.reward_model_signal.RewardModelSignal`] or [`CallableSignal`].
 
     Raises:
         ValueError: where there is no preference model, its heads are missing, or its tokenizer is not known.
@@ -305,12 +313,14 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
     if isinstance(preference_model, str):
         name = preference_model
         preference_model = _load(name, init_kwargs)
-        if processing_class is None and preference_model.config.model_type == GPMConfig.model_type:
+        if processing_class is None:
             processing_class = load_tokenizer(name, **hub_options_of(init_kwargs))
     elif init_kwargs:
         raise ValueError(
             "`preference_model_init_kwargs` are for a preference model given by its path; this one is loaded."
         )
+    if isinstance(preference_model, RewardModelScorer):
+        return RewardModelSignal(preference_model)
     if not isinstance(preference_model, nn.Module):
         if not callable(preference_model):
             raise TypeError(
@@ -319,13 +329,11 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
         return CallableSignal(preference_model)
 
     config = preference_model.config
-    if config.model_type != GPMConfig.model_type:
-        if config.num_labels != 1:
-            raise ValueError(
-                f"{type(preference_model).__name__} is no preference model: neither a GPMForPreference nor a "
-                f"sequence-classification reward model with one label (this one says num_labels={config.num_labels})."
-            )
-        return preference_model
+    if config.model_type != GPMConfig.model_type and config.num_labels != 1:
+        raise ValueError(
+            f"{type(preference_model).__name__} is no preference model: neither a GPMForPreference nor a "
+            f"sequence-classification reward model with one label (this one says num_labels={config.num_labels})."
+        )
     if processing_class is None:
         if not config.name_or_path:
             raise ValueError(
@@ -333,21 +341,16 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
                 "`preference_processing_class` (in GPMReward `processing_class`)."
             )
         processing_class = load_tokenizer(config.name_or_path)
+    if config.model_type != GPMConfig.model_type:
+        return RewardModelSignal(RewardModelScorer(preference_model, processing_class, batch_size=batch_size))
     return GPMSignal(preference_model, processing_class, batch_size)
 
 
 def _load(name, init_kwargs):
     # ZeRO-3 would split the heads while loading, see `GPMSignal.prepare`.
     with whole_models():
-        config = AutoConfig.from_pretrained(name, **hub_options_of(init_kwargs))
-        if any(architecture.endswith("ForSequenceClassification") for architecture in config.architectures or []):
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                name, num_labels=1, output_loading_info=True, **init_kwargs
-            )
-            missing = sorted(info["missing_keys"]) or info["mismatched_keys"]
-            if missing:
-                raise ValueError(f"{name} holds no reward model with one label: {missing} is not in its checkpoint.")
-            return model
+        if kind_of(name, init_kwargs) == "reward":
+            return load_reward_model(name, num_labels=1, **init_kwargs)
         return load_preference_model(name, merge=True, **init_kwargs)
 
 
