@@ -1,7 +1,7 @@
 """One way to load and to call every kind of preference model."""
 
 from .gpm_scorer import GPMScorer
-from .load_scorer import kind_of, load_scorer
+from .load_scorer import load_scorer
 from .loading import (
     hub_options_of,
     load_gguf_language_model,
@@ -11,6 +11,7 @@ from .loading import (
     whole_models,
     with_gguf_file,
 )
+from .model_loading import is_classifier
 from .pair_classifier_scorer import PAIRRM_TEMPLATE, PairClassifierScorer
 from .pair_completion_scorer import RLHFLOW_CONTEXT, RLHFLOW_TEMPLATE, PairCompletionScorer
 from .reward_model_scorer import RewardModelScorer, load_reward_model
@@ -32,7 +33,7 @@ __all__ = [
     "Scorer",
     "ScorerBase",
     "hub_options_of",
-    "kind_of",
+    "is_classifier",
     "largest_asymmetry",
     "load_gguf_language_model",
     "load_or_start_preference_model",

@@ -10,7 +10,7 @@ from gpm_hf.modeling import GPMConfig
 
 from .gpm_scorer import GPMScorer
 from .loading import _has_file, hub_options_of, with_gguf_file
-from .model_loading import is_classifier_adapter
+from .model_loading import is_classifier
 from .pair_classifier_scorer import PairClassifierScorer
 from .pair_completion_scorer import PairCompletionScorer
 from .reward_model_scorer import RewardModelScorer
@@ -56,7 +56,7 @@ def load_scorer(spec: str, **options: Any) -> Scorer:
     if kind in ("random", "constant"):
         return _floor(spec, options)
     if not colon:
-        kind, name = kind_of(spec, options), spec
+        kind, name = _kind_of(spec, options), spec
     if kind not in _KINDS or not name:
         kinds = ", ".join(f"{known}:NAME" for known in _KINDS)
         raise ValueError(
@@ -81,37 +81,21 @@ def _floor(spec: str, options: dict) -> Scorer:
     )
 
 
-def kind_of(name: str, options: dict) -> str:
-    """
-    Which kind of model a Hub id or folder holds.
-
-    Args:
-        name: the Hub id or folder.
-        options: for `from_pretrained`.
-
-    Returns:
-        "gpm", or "reward" for a sequence classification model.
-
-    Raises:
-        ValueError: where it is neither.
-    """
+def _kind_of(name: str, options: dict) -> str:
+    """Which kind of model a Hub id or folder holds."""
     options = with_gguf_file(name, options)
     if "gguf_file" in options:
         raise ValueError(f"{name} holds a language model in GGUF. As a judge of pairs it is judge:{name}.")
+    if is_classifier(name, options):
+        return "reward"
     if _has_file(name, ADAPTER_CONFIG_NAME, options):
-        # An adapter that is neither says so itself when it is loaded.
-        return "reward" if is_classifier_adapter(name, options) else "gpm"
+        # It says itself where it is no preference model's.
+        return "gpm"
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
     if config.model_type == GPMConfig.model_type:
         return "gpm"
-    architectures = config.architectures or []
-    if any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
-        return "reward"
-    # The code that a repository brings along.
-    if "AutoModelForSequenceClassification" in config.to_dict().get("auto_map", {}):
-        return "reward"
     raise ValueError(
         f"{name} is neither a general preference model nor a sequence classification model, but a {config.model_type} "
-        f"({', '.join(architectures) or 'of no stated architecture'}). A language model that judges pairs is "
-        f"judge:{name}; a preference model is trained from one by `accelerate launch trainers/reward.py`."
+        f"({', '.join(config.architectures or []) or 'of no stated architecture'}). A language model that judges "
+        f"pairs is judge:{name}; a preference model is trained from one by `accelerate launch trainers/reward.py`."
     )

@@ -57,11 +57,17 @@ def check_complete(name: str, info: dict, kind: str) -> None:
         )
 
 
-def is_classifier_adapter(name: str, options: dict) -> bool:
-    """Whether the adapter in a folder or on the Hub is of a sequence classification model."""
-    config = _adapter_config(name, options)
-    # A preference model's adapter saves heads of other names, and adapters of language models none.
-    return config.task_type == "SEQ_CLS" or bool(_CLASSIFIER_HEADS & set(config.modules_to_save or []))
+def is_classifier(name: str, options: dict) -> bool:
+    """Whether a folder or Hub id holds a sequence classification model, or an adapter of one."""
+    if _has_file(name, ADAPTER_CONFIG_NAME, options):
+        adapter = _adapter_config(name, options)
+        # A preference model's adapter saves heads of other names, and adapters of language models none.
+        return adapter.task_type == "SEQ_CLS" or bool(_CLASSIFIER_HEADS & set(adapter.modules_to_save or []))
+    config = AutoConfig.from_pretrained(name, **hub_options_of(options))
+    if any(architecture.endswith("ForSequenceClassification") for architecture in config.architectures or []):
+        return True
+    # The code that a repository brings along.
+    return "AutoModelForSequenceClassification" in config.to_dict().get("auto_map", {})
 
 
 # The names of the heads of transformers' own sequence classification models.

@@ -32,7 +32,7 @@ from gpm_hf.modeling import (
 from gpm_hf.scoring import (
     RewardModelScorer,
     hub_options_of,
-    kind_of,
+    is_classifier,
     load_preference_model,
     load_reward_model,
     load_tokenizer,
@@ -349,7 +349,7 @@ def load_preference_signal(preference_model, processing_class=None, batch_size=1
 def _load(name, init_kwargs):
     # ZeRO-3 would split the heads while loading, see `GPMSignal.prepare`.
     with whole_models():
-        if kind_of(name, init_kwargs) == "reward":
+        if is_classifier(name, init_kwargs):
             return load_reward_model(name, num_labels=1, **init_kwargs)
         return load_preference_model(name, merge=True, **init_kwargs)
 
