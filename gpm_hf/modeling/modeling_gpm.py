@@ -5,7 +5,6 @@ embeddings that says how likely one response is preferred to the other.
 "Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment", ICML 2025, section 4.
 """
 
-import copy
 import inspect
 import os
 from contextlib import contextmanager
@@ -15,13 +14,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, Cache, DynamicCache, GgufConfig
+from transformers import AutoConfig, AutoModel, DynamicCache, GgufConfig
 from transformers import initialization as init
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .cache_gpm import CACHE_NAMES, PromptCache, cache_argument
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import encode_group, rows_of_groups
 from .messages_gpm import as_responses, is_list_of_prompts, listed
@@ -169,14 +169,15 @@ class GPMForPreference(PreTrainedModel):
                 number that the sequence does not have makes NaN in a compiled or exported model, which cannot raise.
             response_states, prompt_states (`torch.FloatTensor` of shape `(batch_size, hidden_size)`, *optional*):
                 hidden states of an earlier output; given `response_states` instead of `input_ids`, only the heads are
-                computed. `prompt_states` alone are those of a prompt that is in `past_key_values` already.
+                computed. `prompt_states` alone are those of a prompt that is in the cache already.
             response_lengths (`torch.LongTensor` of shape `(batch_size, K)`, *optional*): makes the rows packed ones:
                 a prompt of `prompt_lengths` tokens, then K responses of these numbers of tokens. The output has
                 batch_size * K rows, those of the first prompt's responses first. Which backbones can do so
                 [`packing_obstacle`] says; `_with_shared_prompts` is added to their attention's name from then on, and
                 for all else it is what it was.
-            kwargs: passed on to the backbone. With tokens in `past_key_values`, `attention_mask` covers them too, and
-                the gate is given `prompt_states`: `prompt_lengths` could point to tokens whose states are gone.
+            kwargs: passed on to the backbone. With tokens in a cache (under the name that [`cache_argument`] gives),
+                `attention_mask` covers them too, and the gate is given `prompt_states`: `prompt_lengths` could point
+                to tokens whose states are gone.
 
         Returns:
             [`GPMOutput`]; its values as a tuple with `return_dict=False`.
@@ -245,8 +246,8 @@ class GPMForPreference(PreTrainedModel):
                 "`inputs_embeds`: what they hold beside the prompt's own tokens, `prompt_lengths` would not count."
             )
         if attention_mask is None:
-            if "past_key_values" in kwargs:
-                raise ValueError("With `past_key_values` give the `attention_mask`, over the tokens in the cache too.")
+            if not kwargs.keys().isdisjoint(CACHE_NAMES):
+                raise ValueError("With a cache give the `attention_mask`, over the tokens in the cache too.")
             attention_mask = torch.ones_like(input_ids)
         cached = attention_mask.shape[1] - input_ids.shape[1]
         if cached and prompt_lengths is not None:
@@ -276,8 +277,8 @@ class GPMForPreference(PreTrainedModel):
         if obstacle is not None:
             raise ValueError(f"Packed rows need another backbone: {obstacle} Give one sequence a row.")
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if input_ids is None or prompt_lengths is None or "past_key_values" in kwargs:
-            raise ValueError("Packed rows need `input_ids` and `prompt_lengths`, and can have no `past_key_values`.")
+        if input_ids is None or prompt_lengths is None or not kwargs.keys().isdisjoint(CACHE_NAMES):
+            raise ValueError("Packed rows need `input_ids` and `prompt_lengths`, and can have no cache.")
         if kwargs.get("output_hidden_states") or kwargs.get("output_attentions"):
             raise ValueError("Packed rows share one sequence in the backbone: its states are not theirs. Unpack them.")
         if attention_mask is None:
@@ -341,6 +342,7 @@ class GPMForPreference(PreTrainedModel):
                 group.check_prompt()
         self.check_context(max(len(ids) for group in groups for ids in group.sequences))
         can_share = not self.model._is_stateful and _has_key_value_cache(self.config.text_config)
+        can_share = can_share and cache_argument(self.model) is not None
         shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
         single = sorted(set(range(len(groups))) - set(shared))
         results = {}
@@ -402,8 +404,9 @@ class GPMForPreference(PreTrainedModel):
         prompt_ids, prompt_mask = _pad(prompts, device, left=True)
         columns = prompt_ids.shape[1]
         cache = DynamicCache(config=self.config.text_config)
+        name = cache_argument(self.model)
         prompt_states = self(
-            prompt_ids, prompt_mask, prompt_mask.sum(-1), past_key_values=cache, use_cache=True
+            prompt_ids, prompt_mask, prompt_mask.sum(-1), use_cache=True, **{name: cache}
         ).prompt_states
         if cache.get_seq_length() != columns:
             raise RuntimeError(
@@ -421,8 +424,8 @@ class GPMForPreference(PreTrainedModel):
                     ids,
                     torch.cat([prompt_mask[rows], mask], dim=1),
                     prompt_states=prompt_states[rows],
-                    past_key_values=_PromptCache(cache, rows),
                     use_cache=True,
+                    **{name: PromptCache(cache, rows)},
                 )
             )
         return self._in_order(parts, outputs)
@@ -712,31 +715,6 @@ def long_rope_from(config):
         return None
     limits = [kind.get("original_max_position_embeddings") for kind in (*kinds, settings)]
     return next(limit for limit in limits if limit)
-
-
-class _PromptCache(Cache):
-    """
-    Keys and values of prompts, for rows of which each follows one of them. They are laid out row by row one layer at a
-    time, while that layer reads them, and those of the rows are not kept.
-
-    Args:
-        prompts (`DynamicCache`): filled by the prompts, and left as it is.
-        rows (`torch.LongTensor` of shape `(rows,)`): the number of each row's prompt.
-    """
-
-    def __init__(self, prompts, rows):
-        super().__init__(layers=prompts.layers)
-        self.rows = rows
-
-    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        layer = copy.copy(self.layers[layer_idx])
-        if len(layer.keys) == 1:
-            # The same without a copy.
-            layer.keys = layer.keys.expand(len(self.rows), -1, -1, -1)
-            layer.values = layer.values.expand(len(self.rows), -1, -1, -1)
-        else:
-            layer.batch_select_indices(self.rows)
-        return layer.update(key_states, value_states, *args, **kwargs)
 
 
 def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, apart=None):

@@ -27,6 +27,8 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import create_model_from_path, pad, use_adapter
 
+from gpm_hf.modeling.cache_gpm import cache_argument
+
 COLUMN = "opponent_responses"
 
 
@@ -234,21 +236,24 @@ def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext)
     The context is for one call of `generate`: the reference's cache is made once.
     """
     cache = DynamicCache(config=policy.config.get_text_config(decoder=True))
+    name = cache_argument(policy)
     asks_reference = False
 
     def mix(module, args, kwargs, output):
         nonlocal asks_reference
         if asks_reference:
             return
-        if not isinstance(kwargs.get("past_key_values"), DynamicCache):
+        if not isinstance(kwargs.get(name), DynamicCache):
             raise ValueError(
                 "opponent='mixture' gives the reference a cache like the policy's, which must be transformers' "
-                "DynamicCache: leave `cache_implementation` and `use_cache` at their defaults."
+                f"DynamicCache, and the argument {name!r} of {type(policy).__name__} holds "
+                f"{type(kwargs.get(name)).__name__}: leave `cache_implementation` and `use_cache` at their defaults, "
+                "and take a model whose code is made for the installed transformers."
             )
         asks_reference = True
         try:
             with as_reference():
-                other = reference(*args, **{**kwargs, "past_key_values": cache})
+                other = reference(*args, **{**kwargs, name: cache})
         finally:
             asks_reference = False
         output.logits = torch.lerp(output.logits.float(), other.logits.float(), mixture_coef)

@@ -119,6 +119,7 @@ def test_only_what_belongs_to_a_model_is_uploaded(folder):
         "README.md",
         "chat_template.jinja",
         "config.json",
+        "cache_gpm.py",
         "configuration_gpm.py",
         "encoding_gpm.py",
         "gpm_run.json",

@@ -304,8 +304,9 @@ class TestObstacles:
         with pytest.raises(ValueError, match="do not fit rows of"):
             build("llama")(**batch)
 
-    def test_a_cache(self):
+    @pytest.mark.parametrize("name", ["cache", "past_key_values"])
+    def test_a_cache(self, name):
         from transformers import DynamicCache
 
-        with pytest.raises(ValueError, match="no `past_key_values`"):
-            build("llama")(**pack(draw(0)), past_key_values=DynamicCache())
+        with pytest.raises(ValueError, match="can have no cache"):
+            build("llama")(**pack(draw(0)), **{name: DynamicCache()})

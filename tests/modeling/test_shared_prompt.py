@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gpm_hf.modeling import EncodedGroup, encode_group
+from gpm_hf.modeling.cache_gpm import cache_argument
 from tests.conftest import BACKBONES, build_gpm, build_tokenizer
 
 
@@ -160,12 +161,47 @@ def test_gradient_checkpointing_does_not_lose_the_cache():
 
 def test_a_backbone_that_keeps_no_cache_is_an_error(monkeypatch):
     model = build_gpm(embedding_dim=4)
-    forward = model.model.forward
-    monkeypatch.setattr(
-        model.model, "forward", lambda *a, **k: forward(*a, **{**k, "past_key_values": None, "use_cache": False})
-    )
+    forward, name = model.model.forward, cache_argument(model.model)
+    monkeypatch.setattr(model.model, "forward", lambda *a, **k: forward(*a, **{**k, name: None, "use_cache": False}))
     with pytest.raises(RuntimeError, match="read without their prompt"):
         model.embed_groups([group(50, 5, 5)])
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_the_caches_name_is_the_backbones(monkeypatch, name):
+    """transformers 5.24 renamed the argument, and code that comes with a checkpoint keeps its own: read, not known."""
+    model = build_gpm(embedding_dim=4)
+    installed, forward = cache_argument(model.model), type(model.model).forward
+    groups = [group(50, 5, 5)]
+    expected = model.embed_groups(groups)[0][0]
+    seen = []
+
+    def with_cache(self, input_ids, attention_mask=None, position_ids=None, cache=None, **kwargs):
+        seen.append(cache)
+        return forward(self, input_ids, attention_mask, position_ids, **{installed: cache}, **kwargs)
+
+    def with_past_key_values(self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
+        return with_cache(self, input_ids, attention_mask, position_ids, past_key_values, **kwargs)
+
+    monkeypatch.setattr(type(model.model), "forward", with_cache if name == "cache" else with_past_key_values)
+    assert cache_argument(model.model) == name
+    assert torch.equal(model.embed_groups(groups)[0][0], expected)
+    assert len(seen) == 2 and None not in seen, "the prompt is encoded once"
+
+
+def test_a_backbone_without_a_cache_reads_whole_sequences(monkeypatch):
+    model = build_gpm(embedding_dim=4)
+    forward, lengths = type(model.model).forward, []
+    groups = [group(50, 5, 5)]
+    expected = model.embed_groups(groups)[0][0]
+
+    def without_cache(self, input_ids, attention_mask=None, position_ids=None, use_cache=False, return_dict=True):
+        lengths.append(input_ids.shape[1])
+        return forward(self, input_ids, attention_mask, position_ids)
+
+    monkeypatch.setattr(type(model.model), "forward", without_cache)
+    torch.testing.assert_close(model.embed_groups(groups)[0][0], expected, rtol=1e-4, atol=1e-5)
+    assert lengths == [55]
 
 
 def test_longrope_backbones_neither_share_nor_mix_lengths():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from datasets import Dataset, IterableDataset
 
+from gpm_hf.modeling.cache_gpm import cache_argument
 from tests.conftest import build_gpm, build_tokenizer, save_backbone
 from tests.training.online import (
     OPTIONS,
@@ -261,7 +262,7 @@ def test_limits_of_the_mixture():
         ends = [model(ids).logits.softmax(-1) for model in (policy, reference)]
         for alpha, near, far in ((1e-7, 0, 1), (1 - 1e-7, 1, 0)):
             with geometric_mixture(policy, reference, alpha):
-                mixed = policy(ids, past_key_values=DynamicCache(config=policy.config)).logits.softmax(-1)
+                mixed = policy(ids, **{cache_argument(policy): DynamicCache(config=policy.config)}).logits.softmax(-1)
             torch.testing.assert_close(mixed, ends[near], rtol=1e-4, atol=1e-6)
             assert (mixed - ends[far]).abs().max() > 0.05
         with geometric_mixture(policy, reference, 0.5), pytest.raises(ValueError, match="DynamicCache"):
@@ -337,9 +338,12 @@ def test_targets_against_samples(tmp_path):
 def logits_of(model, **inputs):
     from transformers import DynamicCache
 
+    from gpm_hf.training.opponents import _causal_lm
+
     with torch.no_grad():
         ids = torch.tensor([[5, 17, 80, 33, 9]])
-        return model(ids, past_key_values=DynamicCache(config=model.config), **inputs).logits.log_softmax(-1)
+        inputs[cache_argument(_causal_lm(model))] = DynamicCache(config=model.config)
+        return model(ids, **inputs).logits.log_softmax(-1)
 
 
 @pytest.mark.parametrize("opponent", ["reference", "mixture"])
