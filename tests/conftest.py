@@ -14,6 +14,9 @@ from tests.loopback_hub.fixtures import hub_server  # noqa: F401 (a fixture)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+# The files of code that every saved model carries.
+CODE = {path.name for path in (Path(__file__).resolve().parents[1] / "gpm_hf" / "modeling").glob("*_gpm.py")}
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] not in ['system', 'user', 'assistant'] %}"

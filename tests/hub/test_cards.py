@@ -11,7 +11,7 @@ from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.publishing import publish
 from gpm_hf.hub.record import RunRecord
 from gpm_hf.hub.results import load_results
-from tests.conftest import build_gpm, build_tokenizer
+from tests.conftest import CODE, build_gpm, build_tokenizer
 
 RECORD = RunRecord(
     kind="preference_model",
@@ -115,24 +115,9 @@ def test_only_what_belongs_to_a_model_is_uploaded(folder):
     (folder / ".env").write_text("HF_TOKEN=secret")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     publication = publish(folder, "me/model", dry_run=True)
-    assert set(publication.files) == {
-        "README.md",
-        "chat_template.jinja",
-        "config.json",
-        "cache_gpm.py",
-        "configuration_gpm.py",
-        "encoding_gpm.py",
-        "gpm_run.json",
-        "model.safetensors",
-        "modeling_gpm.py",
-        "packed_attention_gpm.py",
-        "packing_gpm.py",
-        "pipeline_gpm.py",
-        "scores_gpm.py",
-        "template_date_gpm.py",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    weights = {"config.json", "model.safetensors", "gpm_run.json"}
+    tokenizer = {"chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+    assert set(publication.files) == {"README.md"} | weights | tokenizer | CODE
     assert publication.files["model.safetensors"] == (folder / "model.safetensors").stat().st_size
     assert "would go to me/model" in str(publication)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 from huggingface_hub import ModelCard
 
+from tests.conftest import CODE
 from tests.loopback_hub import HubServer, run_python
 
 PROMPT = "How do I keep basil alive on a windowsill?"
@@ -157,12 +158,10 @@ def test_cards_say_what_the_run_was_and_nothing_of_this_machine(hub, trained):
 
 def test_what_is_uploaded_and_what_is_not(hub, trained):
     files = {name: set(hub.repo(f"alice/{name}").resolve("main").files) for name in ("gpm", "lora", "merged")}
-    code = {"configuration_gpm.py", "encoding_gpm.py", "modeling_gpm.py", "pipeline_gpm.py", "scores_gpm.py"}
-    code |= {"cache_gpm.py", "packing_gpm.py", "packed_attention_gpm.py", "template_date_gpm.py"}
-    common = code | {"README.md", "config.json", "gpm_run.json", "tokenizer.json", "tokenizer_config.json"}
+    common = CODE | {"README.md", "config.json", "gpm_run.json", "tokenizer.json", "tokenizer_config.json"}
     common |= {"chat_template.jinja", ".gitattributes"}
     assert files["gpm"] - {".gitattributes"} == (common | {"model.safetensors"}) - {".gitattributes"}
-    assert files["lora"] >= code | {"adapter_config.json", "adapter_model.safetensors", "config.json"}
+    assert files["lora"] >= CODE | {"adapter_config.json", "adapter_model.safetensors", "config.json"}
     assert "model.safetensors" not in files["lora"]
     assert "adapter_config.json" not in files["merged"] and "model.safetensors" in files["merged"]
     for name in files:
