@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from gpm_hf.modeling.cache_gpm import cache_argument
 from tests.conftest import build_gpm
 from tests.modeling.test_compile import IDS, MASK, OPTIONS, PROMPT_LENGTHS, assert_equal
 
@@ -122,13 +123,13 @@ def test_a_gate_cannot_read_a_prompt_that_is_in_the_cache():
     from transformers import DynamicCache
 
     model = build_gpm(embedding_dim=4)
-    cache = DynamicCache(config=model.config.text_config)
+    cache = {cache_argument(model.model): DynamicCache(config=model.config.text_config), "use_cache": True}
     prompt = IDS[:1, :8]
-    states = model(prompt, torch.ones_like(prompt), torch.tensor([8]), past_key_values=cache, use_cache=True)
+    states = model(prompt, torch.ones_like(prompt), torch.tensor([8]), **cache)
     rest, mask = IDS[:1, 8:], torch.ones(1, 12, dtype=torch.long)
     with pytest.raises(ValueError, match=r"8 columns more than `input_ids`.*`prompt_states`"):
-        model(rest, mask, torch.tensor([8]), past_key_values=cache, use_cache=True)
+        model(rest, mask, torch.tensor([8]), **cache)
     with pytest.raises(ValueError, match="give the `attention_mask`"):
-        model(rest, past_key_values=cache, prompt_states=states.prompt_states, use_cache=True)
-    found = model(rest, mask, prompt_states=states.prompt_states, past_key_values=cache, use_cache=True)
+        model(rest, prompt_states=states.prompt_states, **cache)
+    found = model(rest, mask, prompt_states=states.prompt_states, **cache)
     assert_equal(found, model(IDS[:1], mask, torch.tensor([8])))
