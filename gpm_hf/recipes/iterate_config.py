@@ -40,8 +40,8 @@ class IterateConfig:
         generation_batch_size (`int`, defaults to 16): sequences generated at once.
         generation_dtype (`str`, defaults to `"auto"`): of the policy while it answers; as saved by default.
         use_vllm (`bool`, defaults to `False`): sample by vLLM.
-        policy_log_probs (`bool`, defaults to `False`): store the policy's log-probabilities with its responses, and
-            take them for the reference's in training (OfflineGPOTrainer only).
+        policy_log_probs (`bool`, defaults to `False`): take the log-probabilities that are kept with the samples for
+            the reference's in training, instead of computing them anew (OfflineGPOTrainer only).
         scoring_batch_size (`int`, defaults to 16): sequences scored at once.
         shard_size (`int`, defaults to 32): prompts answered, or scored, and written at once: what a kill can lose.
         method (`str`, defaults to `"gpo"`): one of `METHODS`.
@@ -76,7 +76,7 @@ class IterateConfig:
     use_vllm: bool = field(default=False, metadata={"help": "Sample by vLLM (needs gpm-hf[vllm])."})
     policy_log_probs: bool = field(
         default=False,
-        metadata={"help": "Store the policy's log-probabilities and take them for the reference's in training."},
+        metadata={"help": "Take the log-probabilities kept with the samples for the reference's in training."},
     )
     scoring_batch_size: int = field(default=16, metadata={"help": "Sequences scored at once."})
     shard_size: int = field(default=32, metadata={"help": "Prompts answered, or scored, and written at once."})
@@ -105,8 +105,6 @@ class IterateConfig:
             )
         if self.policy_log_probs and self.method in DPO_METHODS:
             raise ValueError(f"method={self.method!r} computes its reference itself: leave policy_log_probs out.")
-        if self.policy_log_probs and self.use_vllm:
-            raise ValueError("policy_log_probs are computed by transformers: leave them or use_vllm out.")
         if not self.dpo_beta > 0:
             raise ValueError(f"dpo_beta={self.dpo_beta}: it must be positive.")
         self.sampling_options()
