@@ -23,7 +23,14 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from gpm_hf.data.scored_rows import ScoredGroup, probability, score_columns, scored_groups, with_text
+from gpm_hf.data.scored_rows import (
+    ScoredGroup,
+    named_matrices,
+    probability,
+    score_columns,
+    scored_groups,
+    with_text,
+)
 from gpm_hf.preference import select, von_neumann_winner
 
 logger = logging.getLogger(__name__)
@@ -65,7 +72,7 @@ def score_rows(
     scored = []
     for first in range(0, len(kept), batch_size):
         chunk = kept[first : first + batch_size]
-        for (name, row), matrix in zip(chunk, _matrices(chunk, scorer)):
+        for (name, row), matrix in zip(chunk, named_matrices(chunk, scorer)):
             scored.append(row | score_columns(name, matrix, len(row["responses"])))
     _report(counts, skipped, bool(scored), "be scored")
     return scored
@@ -182,23 +189,6 @@ def all_responses(
             samples.append(sample | _id_columns(group, completion=i))
     _report(counts, skipped, bool(samples), "be learned from")
     return Dataset.from_list(samples)
-
-
-def _matrices(chunk: list[tuple[str, dict]], scorer: Callable) -> list:
-    prompts, groups = [row["prompt"] for _, row in chunk], [row["responses"] for _, row in chunk]
-    try:
-        matrices = scorer(prompts, groups)
-    except ValueError:
-        # The scorer counts prompts from the first of this call, so it is asked again, one by one.
-        for (name, _), prompt, group in zip(chunk, prompts, groups):
-            try:
-                scorer([prompt], [group])
-            except ValueError as error:
-                raise ValueError(f"{name} cannot be scored: {error}") from error
-        raise
-    if len(matrices) != len(chunk):
-        raise ValueError(f"The scorer returned {len(matrices)} matrices for {len(chunk)} prompts.")
-    return matrices
 
 
 def _report(counts: Counter, skipped: Counter | None, any_left: bool, purpose: str) -> None:

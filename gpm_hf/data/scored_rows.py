@@ -1,13 +1,14 @@
 """Rows of sampled responses with their scores, read and checked: see [`gpm_hf.data.policy_data`]."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpm_hf.data.sampled_ids import SampledIds, read_ids
-from gpm_hf.modeling import is_empty
+from gpm_hf.modeling import is_empty, read_group
+from gpm_hf.modeling.messages_gpm import as_messages
 from gpm_hf.preference.arrays import read_scores
 
 
@@ -64,6 +65,33 @@ def with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, A
     if ids is not None:
         full["response_ids"] = [ids.response_ids[i] for i in kept]
     return full
+
+
+def named_matrices(rows: Sequence[tuple[str, Mapping[str, Any]]], scorer: Callable[[list, list], list]) -> list:
+    """
+    A scorer's matrices of some rows.
+
+    Args:
+        rows: each row's name for messages, and the row with its `prompt` and `responses`.
+        scorer: from prompts and groups of responses to a matrix of log-odds each.
+
+    Raises:
+        ValueError: naming the row that the scorer refuses, or where it returns another number of matrices.
+    """
+    prompts, groups = [row["prompt"] for _, row in rows], [row["responses"] for _, row in rows]
+    try:
+        matrices = scorer(prompts, groups)
+    except ValueError:
+        # The scorer counts prompts from the first of this call, so it is asked again, one by one.
+        for (name, _), prompt, group in zip(rows, prompts, groups):
+            try:
+                scorer([prompt], [group])
+            except ValueError as error:
+                raise ValueError(f"{name} cannot be scored: {error}") from error
+        raise
+    if len(matrices) != len(rows):
+        raise ValueError(f"The scorer returned {len(matrices)} matrices for {len(rows)} prompts.")
+    return matrices
 
 
 def score_columns(name: str, matrix: Any, size: int) -> dict[str, Any]:
@@ -132,11 +160,12 @@ def scored_groups(rows: Iterable[Mapping[str, Any]], counts: Counter) -> Iterato
 
 
 def _prompt_messages(name: str, prompt: Any) -> list[dict[str, Any]]:
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    if not prompt or any("role" not in message for message in prompt):
+    if not prompt:
         raise ValueError(f"{name}: `prompt` must be a string or chat messages, got {prompt!r}.")
-    return list(prompt)
+    try:
+        return as_messages(read_group(prompt, ["any answer"]).prompt)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _checked_scores(name: str, scores: Any, size: int) -> np.ndarray:

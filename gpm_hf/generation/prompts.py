@@ -3,6 +3,9 @@
 from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, read_rows
+from gpm_hf.modeling import read_group
+from gpm_hf.modeling.messages_gpm import as_messages
+from gpm_hf.modeling.template_gpm import ChatTemplate
 
 
 def read_prompts(source: str, split: str | None = None, config: str | None = None) -> list[Any]:
@@ -43,16 +46,13 @@ def read_prompts(source: str, split: str | None = None, config: str | None = Non
 
 def prompt_messages(prompt: Any) -> list[dict[str, Any]]:
     """
-    A prompt as chat messages: a string is one user message.
+    A prompt as chat messages: a string is one user message, and other tools' shapes are read as
+    [`gpm_hf.modeling.read_group`] reads them.
 
     Raises:
-        ValueError: messages without roles, or that end with an answer.
+        ValueError: a shape that is not understood, or messages that end with an answer.
     """
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    messages = list(prompt)
-    if any(not isinstance(message, dict) or "role" not in message for message in messages):
-        raise ValueError(f"a prompt is a string or chat messages with roles, got {prompt!r}.")
+    messages = as_messages(read_group(prompt, ["any answer"]).prompt)
     if messages[-1]["role"] == "assistant":
         raise ValueError("the prompt ends with a message of the assistant, so there is nothing left to answer.")
     return messages
@@ -60,7 +60,8 @@ def prompt_messages(prompt: Any) -> list[dict[str, Any]]:
 
 def encode_prompt(tokenizer: Any, prompt: Any, name: str | None = None) -> list[int]:
     """
-    Token ids of a prompt, up to where the answer begins. The template alone writes BOS.
+    Token ids of a prompt, up to where the answer begins. The template alone writes BOS, and the day's date where it
+    writes one.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the policy's.
@@ -68,24 +69,21 @@ def encode_prompt(tokenizer: Any, prompt: Any, name: str | None = None) -> list[
         name: of the prompt, for messages.
 
     Raises:
-        ValueError: the tokenizer has no chat template, or one that cannot render the prompt.
+        ValueError: the tokenizer has no chat template, or one that cannot render the prompt or leaves a text of it
+            out.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path or 'this policy'} has no chat template, by which a prompt is "
             "put to it: use a chat model, or set `tokenizer.chat_template` and save it."
         )
-    messages = prompt_messages(prompt)
+    template = ChatTemplate(tokenizer, date=None)
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)[
-            "input_ids"
-        ]
-    except Exception as error:  # a template raises whatever its author chose
-        roles = [message["role"] for message in messages]
-        raise ValueError(
-            f"{'' if name is None else f'{name}: '}the chat template cannot render a prompt with the roles {roles} "
-            f"({error}). Mend the prompt, or leave it out."
-        ) from error
+        messages = prompt_messages(prompt)
+        template.check(messages, [], 0)
+        return template.ids(messages, add_generation_prompt=True)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}" if name else str(error)) from error
 
 
 def check_prompts(

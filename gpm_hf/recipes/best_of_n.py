@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from gpm_hf.data.scored_rows import score_columns, with_text
+from gpm_hf.data.scored_rows import named_matrices, score_columns, with_text
 from gpm_hf.preference import select
 from gpm_hf.scoring import Scorer
 
@@ -25,16 +25,17 @@ def choose_best(rows: list[dict[str, Any]], scorer: Scorer, rule: str = "mean") 
         [`gpm_hf.data.policy_data`].
 
     Raises:
-        ValueError: no answer to a prompt has text; scores that are not skew-symmetric.
+        ValueError: naming the prompt: no answer to it has text, the scorer refuses it, or its scores are not
+            skew-symmetric.
     """
-    kept = [with_text(f"The prompt {row['prompt']!r}", row, Counter()) for row in rows]
-    for row in kept:
+    names = [f"The prompt {row['prompt']!r}" for row in rows]
+    kept = [(name, with_text(name, row, Counter())) for name, row in zip(names, rows)]
+    for _, row in kept:
         if not row["responses"]:
             raise ValueError(f"No answer to {row['prompt']!r} has any text: sample more, or raise the temperature.")
     best = []
-    matrices = scorer([row["prompt"] for row in kept], [row["responses"] for row in kept])
-    for row, matrix in zip(kept, matrices):
-        columns = score_columns(f"The prompt {row['prompt']!r}", matrix, len(row["responses"]))
+    for (name, row), matrix in zip(kept, named_matrices(kept, scorer)):
+        columns = score_columns(name, matrix, len(row["responses"]))
         index = int(select(columns["scores"], rule)) if len(row["responses"]) > 1 else 0
         chosen = {"prompt": row["prompt"], "best": row["responses"][index], "index": index}
         best.append({**chosen, **row, **columns})

@@ -14,7 +14,7 @@ from accelerate import PartialState
 
 from gpm_hf.data.policy_data import rows_to_score
 from gpm_hf.data.sampled_ids import ID_COLUMNS
-from gpm_hf.data.scored_rows import score_columns
+from gpm_hf.data.scored_rows import named_matrices, score_columns
 from gpm_hf.files import written_whole
 from gpm_hf.generation import check_prompts, read_prompts, shard_seed
 from gpm_hf.recipes.iterate_config import IterateConfig
@@ -169,9 +169,15 @@ def _score(config: IterateConfig, folder: Path, say: _Herald) -> None:
     rows = (row for _, row in rows_to_score(written_rows(folder / "samples.jsonl"), skipped))
     with whole_models():
         scorer = load_placed_scorer(config.scorer, config.scoring_batch_size)
+
+        def score(prompts: list, groups: list) -> list:
+            pairs = zip(prompts, groups)
+            named = [(f"The prompt {prompt!r}", {"prompt": prompt, "responses": group}) for prompt, group in pairs]
+            return named_matrices(named, scorer)
+
         score_stream(
             rows,
-            scorer,
+            score,
             lambda row, scores: score_columns(f"The prompt {row['prompt']!r}", scores, len(row["responses"])),
             path,
             {},

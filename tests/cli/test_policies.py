@@ -75,7 +75,7 @@ def test_a_prompt_that_cannot_be_answered_is_named_by_its_row(capsys, folder, ba
     command = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}", "--input", data, "--output", output]
     code, _, err = ask(capsys, *command, *ON_CPU)
     assert (
-        code == 1 and "prompts.jsonl, row 2: the chat template cannot render a prompt with the roles ['tool']" in err
+        code == 1 and "prompts.jsonl, row 2: The chat template cannot render messages with the roles ['tool']" in err
     )
     data = prompts_file(tmp_path, [{"prompt": "One?"}, {"prompt": "Two? " * 200}])
     for arguments in (command, ["answer", backbone_folder, "--prompts", data, "--output", tmp_path / "out.json"]):

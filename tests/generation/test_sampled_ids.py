@@ -114,6 +114,20 @@ def test_samples_that_differ_in_their_reasoning_alone_stay_two():
     assert [pair["chosen_ids"], pair["rejected_ids"]] == ids and pair["prompt_ids"] == row["prompt_ids"]
 
 
+def test_a_prompt_is_put_to_the_policy_whole_or_not_at_all():
+    """Parts under Qwen3, whose template would render nothing; ShareGPT's names; a role that would be dropped."""
+    tokenizer = template_tokenizer("qwen3")
+    expected = encode_prompt(tokenizer, "Where?")
+    assert tokenizer.decode(expected) == "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
+    assert encode_prompt(tokenizer, [{"role": "user", "content": [{"type": "text", "text": "Where?"}]}]) == expected
+    assert encode_prompt(tokenizer, [{"from": "human", "value": "Where?"}]) == expected
+    messages = [{"role": "human", "content": "Where?"}, {"role": "user", "content": "Well?"}]
+    with pytest.raises(
+        ValueError, match=r"row 3: .* leaves out the content of message 0 \(role 'human'\) of the prompt"
+    ):
+        encode_prompt(tokenizer, messages, "row 3")
+
+
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 CHANNELS = "<|channel|>analysis<|message|>bread<|end|><|start|>assistant<|channel|>final<|message|>Paris.<|return|>"

@@ -264,9 +264,20 @@ def test_a_prompt_that_the_template_refuses_is_named(world, tmp_path):
     prompts = [{"prompt": "Red?"}, {"prompt": [{"role": "tool", "content": "4"}]}]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
     with pytest.raises(
-        ValueError, match=r"prompts\.jsonl, row 2: the chat template cannot .* \['tool'\] \(unknown role"
+        ValueError, match=r"prompts\.jsonl, row 2: The chat template cannot .* \['tool'\]: unknown role"
     ):
         run(world, tmp_path / "out", prompts=str(tmp_path / "prompts.jsonl"))
+
+
+def test_the_prompt_whose_answers_the_scorer_refuses_is_named(world, tmp_path, monkeypatch):
+    def refuse(prompts, groups):
+        if "Question 4?" in prompts:
+            raise ValueError(f"Prompt {prompts.index('Question 4?')}: too long.")
+        return [[[0.0] * len(group) for _ in group] for group in groups]
+
+    monkeypatch.setattr(job, "load_placed_scorer", lambda *_: refuse)
+    with pytest.raises(ValueError, match=r"The prompt 'Question 4\?' cannot be scored: Prompt 0: too long"):
+        run(world, tmp_path, iterations=1)
 
 
 @pytest.mark.parametrize("method", ["gpo", "dpo"])
