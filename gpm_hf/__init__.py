@@ -1,34 +1,32 @@
 """
 General preference models for transformers, TRL and the Hugging Face Hub.
 
-Importing this package registers the model with transformers' Auto classes and its task with `pipeline`, and loads
-nothing heavier than the model's own code; everything else is imported when its name is first used.
+Importing this package loads nothing heavy: every name is imported when it is first used. The model is known to
+transformers' Auto classes and to `pipeline` as soon as these are imported.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel
-from transformers.pipelines import PIPELINE_REGISTRY
-
-from gpm_hf.modeling import (
-    GPMConfig,
-    GPMForPreference,
-    GPMOutput,
-    PreferencePipeline,
-    condorcet_winner,
-    has_cycle,
-    mean_scores,
-    pair_scores,
-    preference_matrix,
-    rank_responses,
-)
+from gpm_hf.registration import register_when_imported
 
 if TYPE_CHECKING:
     from gpm_hf.data.cyclic import build_cyclic_dataset
     from gpm_hf.data.judgments import cycles_from_judgments
     from gpm_hf.hub.conversion import convert_reference_checkpoint
     from gpm_hf.hub.publishing import publish
+    from gpm_hf.modeling import (
+        GPMConfig,
+        GPMForPreference,
+        GPMOutput,
+        PreferencePipeline,
+        condorcet_winner,
+        has_cycle,
+        mean_scores,
+        pair_scores,
+        preference_matrix,
+        rank_responses,
+    )
     from gpm_hf.preference import decompose, duality_gap, embed_matrix, find_cycles, select, von_neumann_winner
     from gpm_hf.scoring import load_preference_model, load_tokenizer
     from gpm_hf.training import (
@@ -43,13 +41,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-AutoConfig.register(GPMConfig.model_type, GPMConfig)
-AutoModel.register(GPMConfig, GPMForPreference)
-PIPELINE_REGISTRY.register_pipeline("preference", PreferencePipeline, pt_model=AutoModel)
-GPMConfig.pipeline_is_registered = True
+register_when_imported()
 
 # Public name -> the room it lives in.
 _LAZY = {
+    "GPMConfig": "gpm_hf.modeling",
+    "GPMForPreference": "gpm_hf.modeling",
+    "GPMOutput": "gpm_hf.modeling",
     "GPMReward": "gpm_hf.training",
     "GPMRewardConfig": "gpm_hf.training",
     "GPMRewardTrainer": "gpm_hf.training",
@@ -57,16 +55,23 @@ _LAZY = {
     "OfflineGPOTrainer": "gpm_hf.training",
     "OnlineGPOConfig": "gpm_hf.training",
     "OnlineGPOTrainer": "gpm_hf.training",
+    "PreferencePipeline": "gpm_hf.modeling",
     "build_cyclic_dataset": "gpm_hf.data.cyclic",
+    "condorcet_winner": "gpm_hf.modeling",
     "convert_reference_checkpoint": "gpm_hf.hub.conversion",
     "cycles_from_judgments": "gpm_hf.data.judgments",
     "decompose": "gpm_hf.preference",
     "duality_gap": "gpm_hf.preference",
     "embed_matrix": "gpm_hf.preference",
     "find_cycles": "gpm_hf.preference",
+    "has_cycle": "gpm_hf.modeling",
     "load_preference_model": "gpm_hf.scoring",
     "load_tokenizer": "gpm_hf.scoring",
+    "mean_scores": "gpm_hf.modeling",
+    "pair_scores": "gpm_hf.modeling",
+    "preference_matrix": "gpm_hf.modeling",
     "publish": "gpm_hf.hub.publishing",
+    "rank_responses": "gpm_hf.modeling",
     "select": "gpm_hf.preference",
     "von_neumann_winner": "gpm_hf.preference",
 }

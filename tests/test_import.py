@@ -18,7 +18,9 @@ before = {name.split(".")[0] for name in sys.modules}
 import gpm_hf
 
 modules = sorted({name.split(".")[0] for name in sys.modules} - before)
-rooms = sorted(name for name in sys.modules if name.startswith("gpm_hf."))
+rooms = sorted(
+    name for name, module in sys.modules.items() if name.startswith("gpm_hf.") and hasattr(module, "__path__")
+)
 
 from transformers import AutoConfig, AutoModel
 
@@ -78,3 +80,43 @@ def test_every_public_name_resolves(report):
 
 def test_dir_lists_the_public_names(report):
     assert set(report["all"]) <= set(report["dir"])
+
+
+START_UP = """
+import contextlib, io, sys
+
+import gpm_hf
+
+assert "torch" not in sys.modules and "transformers" not in sys.modules, "by the package"
+from gpm_hf.cli import main
+
+def helps(command):
+    text = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
+        main([*command, "--help"])
+    return text.getvalue()
+
+def subcommands(text):
+    choices = [line for line in text.splitlines() if line.startswith("  {")]
+    return choices[0].strip(" {}").split(",") if choices else []
+
+seen = []
+for command in subcommands(helps([])):
+    inner = subcommands(helps([command]))
+    seen += [[command, name] for name in inner] or [[command]]
+for command in seen:
+    assert "usage: gpm-hf " + " ".join(command) in helps(command), command
+heavy = [name for name in ("torch", "transformers", "datasets", "trl", "numpy") if name in sys.modules]
+print("REPORT", len(seen), heavy)
+"""
+
+
+def test_no_help_imports_torch(tmp_path):
+    """Of every command and subcommand, in one interpreter."""
+    result = subprocess.run(
+        [sys.executable, "-c", START_UP], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    count, heavy = result.stdout.split("REPORT")[1].split(maxsplit=1)
+    assert int(count) >= 20
+    assert heavy.strip() == "[]"
