@@ -59,25 +59,47 @@ def add_targets(row: dict[str, Any], number: int, sides: tuple[str, ...], loss_t
     probabilities minus 1/2.
 
     Raises:
-        ValueError: a score that is not finite, a probability outside [0, 1], or a weight that is negative or not
-            finite, naming the row.
+        ValueError: a score or a reference's log-probability that is no finite number, a probability outside [0, 1],
+            or a weight that is negative or not finite, naming the row.
     """
-    weight = row.get("weight", 1.0)
-    if weight is None or not math.isfinite(weight) or weight < 0:
-        raise ValueError(f"Row {number}: {weight} is not a possible weight. Mend it, or remove the column `weight`.")
+    weight = _number(row.get("weight", 1.0))
+    if not math.isfinite(weight) or weight < 0:
+        raise ValueError(
+            f"Row {number}: {row['weight']!r} is not a possible weight. Mend it, or remove the column `weight`."
+        )
+    for name in (f"ref_{side}_logps" for side in sides):
+        if name in row and not math.isfinite(_number(row[name])):
+            raise ValueError(
+                f"Row {number}: {row[name]!r} is not a possible `{name}`. Mend it, or remove the reference's "
+                "columns to have them computed."
+            )
     targets = {}
     for side in sides:
         if loss_type == "sppo":
-            value, least, most = row[f"{side}_probability"], 0.0, 1.0
+            given, least, most = row[f"{side}_probability"], 0.0, 1.0
         else:
-            value, least, most = row[f"{side}_score"], -math.inf, math.inf
-        if value is None or not math.isfinite(value) or not least <= value <= most:
+            given, least, most = row[f"{side}_score"], -math.inf, math.inf
+        value = _number(given)
+        if not math.isfinite(value) or not least <= value <= most:
             raise ValueError(
-                f"Row {number}: {value} is not a possible {'probability' if loss_type == 'sppo' else 'score'} for "
+                f"Row {number}: {given!r} is not a possible {'probability' if loss_type == 'sppo' else 'score'} for "
                 f"loss_type={loss_type!r}. Score the rows again, or filter it out."
             )
         targets[f"{side}_target"] = value - 0.5 if loss_type == "sppo" else value
     return targets
+
+
+def add_length(row: dict[str, Any], sides: tuple[str, ...], column: str) -> dict[str, int]:
+    """The tokens of a row's longest sequence, by which rows can be grouped."""
+    return {column: len(row["prompt_ids"]) + max(len(row[f"{side}_ids"]) for side in sides)}
+
+
+def _number(value: Any) -> float:
+    """Of a number or a text that says one; NaN for all else."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 @dataclass

@@ -10,11 +10,18 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from gpm_hf.scoring.loading import load_tokenizer
-from gpm_hf.training.offline_batches import PAIR, SINGLE_TO_PAIR, ScoredResponseCollator, add_targets, sides_of
+from gpm_hf.training.offline_batches import (
+    PAIR,
+    SINGLE_TO_PAIR,
+    ScoredResponseCollator,
+    add_length,
+    add_targets,
+    sides_of,
+)
 from gpm_hf.training.offline_gpo_config import OfflineGPOConfig
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 from gpm_hf.training.publishing import PublishingMixin
-from gpm_hf.training.row_means import COUNTED, RowMeansMixin
+from gpm_hf.training.row_means import BY_LENGTH, COUNTED, RowMeansMixin, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, policy_record
 
 logger = get_logger(__name__)
@@ -123,6 +130,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
         model_name = model if isinstance(model, str) else get_config_model_id(model.config)
         if args is None:
             args = OfflineGPOConfig(f"{model_name.split('/')[-1]}-OfflineGPO")
+        fetch_own_batches(args)
         if isinstance(train_dataset, Dataset) and len(train_dataset) == 0:
             raise ValueError("The train data set is empty: there is nothing to learn from.")
         if processing_class is None:
@@ -180,12 +188,17 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
                 add_targets, with_indices=True, fn_kwargs={"sides": sides, "loss_type": args.loss_type}
             )
         dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        if args.train_sampling_strategy in BY_LENGTH:
+            options = {"sides": sides, "column": args.length_column_name}
+            with global_then_local_main_first():
+                dataset = dataset.map(add_length, fn_kwargs=options)
         return dataset if sides == PAIR else dataset.remove_columns(sorted(double))
 
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
             names = [f"{side}_{kind}" for side in PAIR for kind in ("ids", "target")]
-            self._signature_columns = ["prompt_ids", *names, *(f"ref_{side}_logps" for side in PAIR), "weight"]
+            names += [f"ref_{side}_logps" for side in PAIR]
+            self._signature_columns = ["prompt_ids", *names, "weight", self.args.length_column_name]
 
     # --- the reference ----------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from gpm_hf.training.preference_signal import (
 )
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.reward_model_signal import RewardModelSignal
+from gpm_hf.training.row_means import NamedEvaluationsMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 
 _INITIAL_POLICY_FILE = "initial_policy.json"
@@ -66,7 +67,7 @@ def gpo_targets(scores, gpo_beta, loss_type="gpo", log_z="zero", include_self=Tr
     return targets
 
 
-class OnlineGPOTrainer(PublishingMixin, GRPOTrainer):
+class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
     """
     Trainer for online General Preference Optimization ("Beyond Bradley-Terry Models: A General Preference Model for
     Language Model Alignment", ICML 2025, section 5).

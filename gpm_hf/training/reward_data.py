@@ -13,6 +13,7 @@ from gpm_hf.data.preference import TOKEN_COLUMNS, check_columns
 from gpm_hf.data.preference_rows import IDENTICAL, LEGACY_COLUMNS, preparation_version, prepare_row
 from gpm_hf.modeling import GPMConfig
 from gpm_hf.training.reward_config import GPMRewardConfig
+from gpm_hf.training.row_means import BY_LENGTH
 
 logger = get_logger(__name__)
 
@@ -57,7 +58,6 @@ def prepare_preferences(
         logger.warning(f"loss_type={args.loss_type!r} does not use the column {unused} of the {name} data.")
     check_text_columns(dataset, f"The {name} data set")
     options: dict[str, Any] = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Preparing {name}"}
-    groups_by_length = args.train_sampling_strategy in ("group_by_length", "batch_rebalance")
     with global_then_local_main_first():
         return dataset.map(
             prepare_row,
@@ -70,7 +70,7 @@ def prepare_preferences(
                 },
                 "vocabulary_size": config.text_config.vocab_size,
                 "version": preparation_version(),
-                "length_column": args.length_column_name if groups_by_length else None,
+                "length_column": args.length_column_name if args.train_sampling_strategy in BY_LENGTH else None,
             },
             remove_columns=columns,
             **options,

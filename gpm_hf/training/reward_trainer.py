@@ -28,7 +28,7 @@ from gpm_hf.training.losses import cross_entropy_loss, label_sides, regression_l
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
-from gpm_hf.training.row_means import COUNTED, RowMeansMixin
+from gpm_hf.training.row_means import COUNTED, RowMeansMixin, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, preference_model_record
 from gpm_hf.training.spectral_heads import spectral_embedding_head
 
@@ -94,6 +94,7 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
         # A copy, because the parent would read options that are settled here.
         init_args = copy.copy(args)
         init_args.model_init_kwargs = None
+        fetch_own_batches(init_args)
 
         # New heads are random, so the seed must come before the model.
         set_seed(args.seed)

@@ -9,6 +9,26 @@ from transformers import Trainer
 
 # Which rows of a batch count: those that accelerate did not repeat to fill it up.
 COUNTED = "counted"
+# Sampling strategies that read the rows' lengths.
+BY_LENGTH = ("group_by_length", "batch_rebalance")
+
+
+def fetch_own_batches(args: Any) -> None:
+    """
+    Makes each process of a trainer read its own batches, of a stream too.
+
+    Args:
+        args: the trainer's; `accelerator_config.dispatch_batches` is set.
+
+    Raises:
+        ValueError: `dispatch_batches=True`, which cuts batches between any two rows of their tensors.
+    """
+    if args.accelerator_config.dispatch_batches:
+        raise ValueError(
+            "dispatch_batches=True cuts a batch between the rows of its tensors, of which one row of the data has "
+            "several. Leave it unset."
+        )
+    args.accelerator_config.dispatch_batches = False
 
 
 class NamedEvaluationsMixin(Trainer):
@@ -31,9 +51,10 @@ class NamedEvaluationsMixin(Trainer):
         recorded.clear()  # or `log` would add them once more
         return output
 
-    def mean_of(self, values: list[float]) -> float:
-        """What is logged of the values that one evaluation recorded under a name."""
-        return sum(values) / len(values)
+    def mean_of(self, values: list[float]) -> float | None:
+        """What is logged of an evaluation's values under one name; NaN is what was undefined in a batch."""
+        defined = [value for value in values if value == value]
+        return sum(defined) / len(defined) if defined else None
 
 
 class RowMeansMixin(NamedEvaluationsMixin):
@@ -78,6 +99,10 @@ class RowMeansMixin(NamedEvaluationsMixin):
     def _is_rebalanced(self) -> bool:
         """Whether batches are those of `batch_rebalance`, of any size on any process."""
         return self.model.training and self.args.train_sampling_strategy == "batch_rebalance"
+
+    def mean_of(self, values):
+        """One value per row: a NaN is an overflow, and is shown."""
+        return sum(values) / len(values)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As the parent's, of a batch that knows which of its rows count."""

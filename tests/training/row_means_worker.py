@@ -70,6 +70,8 @@ trainer.train()
 train_class = wrapped["class"]  # an evaluation on its own does not wrap the model
 # Of the weights that the training left.
 evaluated = trainer.evaluate()
+if kind == "reward":  # eight rows: of a stream that does not divide evenly, repeated rows count
+    evaluated |= trainer.evaluate(rows.select([*range(7), 2]).to_iterable_dataset(), metric_key_prefix="stream")
 change = {name: (p.detach() - before[name]).flatten().tolist() for name, p in trainer.model.named_parameters()}
 unimportant = ("runtime", "per_second", "time", "num_tokens", "epoch")
 facts = {

@@ -576,6 +576,30 @@ def test_refused_data(tmp_path):
         make_trainer(tmp_path, broken, loss_type="sppo")
     with pytest.raises(ValueError, match=r"Row 1: -1\.0 is not a possible weight"):
         make_trainer(tmp_path, pairs.add_column("weight", [1.0, -1.0]))
+    for value, shown in ((None, "None"), ("high", "'high'")):
+        broken = [row | {"rejected_score": value if number else "0.5"} for number, row in enumerate(pairs)]
+        with pytest.raises(ValueError, match=f"Row 1: {shown} is not a possible score"):
+            make_trainer(tmp_path, Dataset.from_list(broken))
+    broken = [row | {f"ref_{side}_logps": None for side in ("chosen", "rejected")} for row in pairs]
+    with pytest.raises(ValueError, match="Row 0: None is not a possible `ref_chosen_logps`"):
+        make_trainer(tmp_path, Dataset.from_list(broken))
+
+
+@pytest.mark.parametrize("selection", ["mean", "all_responses"])
+def test_numbers_as_text_and_rows_grouped_by_length(tmp_path, selection):
+    data = selected(scored_rows(6), selection)
+    columns = [name for name in data.column_names if name.endswith("score")]
+    texts = Dataset.from_list([row | {name: str(row[name]) for name in columns} for row in data])
+    losses = []
+    for given in (data, texts):
+        trainer = make_trainer(tmp_path, given, train_sampling_strategy="group_by_length", max_steps=2)
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+        rows = trainer.train_dataset
+        responses = [name for name in ("chosen_ids", "rejected_ids") if name in rows.column_names]
+        expected = [len(row["prompt_ids"]) + max(len(row[name]) for name in responses) for row in rows]
+        assert trainer._get_train_sampler().lengths[:] == expected and len(set(expected)) > 2
+    assert losses[0] == losses[1]
 
 
 def test_no_step(tmp_path):

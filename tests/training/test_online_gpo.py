@@ -451,6 +451,10 @@ def test_evaluation(tmp_path):
     trainer = make_trainer(tmp_path, eval_dataset=chat_prompts(2), per_device_eval_batch_size=4, max_steps=1)
     metrics = trainer.evaluate()
     assert metrics["eval_loss"] > 0 and metrics["eval_gpo/residual_abs"] > 0
+    several = trainer.evaluate({"a": chat_prompts(2), "b": chat_prompts(3)})
+    for name in ("a", "b"):
+        assert several[f"eval_{name}_loss"] > 0 and several[f"eval_{name}_gpo/residual_abs"] > 0
+    assert not any(key.startswith("eval_gpo") for key in {*several, *trainer.state.log_history[-1]})
 
 
 def test_mixture_of_experts_keeps_its_balance_loss(tmp_path):
