@@ -109,7 +109,7 @@ def _judged(kinds: Any, name: str, text: str, run: Any) -> argparse.ArgumentPars
 
 
 def _win_rates(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.win_rates import cycle_lines, policy_table, win_rate_table
+    from gpm_hf.evaluation.win_rates import cycle_lines, empty_line, policy_table, win_rate_table
 
     policies = _policies(options)
     cards = _card_folders(options, [policy.name for policy in policies])
@@ -122,7 +122,7 @@ def _win_rates(options: argparse.Namespace) -> None:
         print(
             f"\n{len(result.prompts)} prompts, judged by {result.scorer}. {_intervals_line(result)} The von "
             "Neumann winner is of the mean over prompts of P - 1/2: the mixture of policies, one drawn for each "
-            "prompt, that no policy beats."
+            f"prompt, that no policy beats. {empty_line(result)}".rstrip()
         )
     if options.output:
         with written_whole(options.output) as file:
@@ -177,7 +177,7 @@ def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["Pol
     for name in ("batch_size", "chunk_size"):
         if vars(options)[name] < 1:
             raise ValueError(f"--{name.replace('_', '-')} {vars(options)[name]}: at least 1 is needed.")
-    policies = _read_policies(options, empty=as_alpaca)
+    policies = _read_policies(options)
     names = [policy.name for policy in policies]
     if options.baseline and options.baseline not in names:
         raise ValueError(f"--baseline {options.baseline} is none of the policies {', '.join(names)}.")
@@ -187,7 +187,7 @@ def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["Pol
     return same_prompts(policies)
 
 
-def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"], empty_loses: bool = False) -> "WinRates":
+def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"]) -> "WinRates":
     from gpm_hf.evaluation.win_rates import measure_win_rates
 
     count_tokens = None
@@ -197,13 +197,7 @@ def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"], empty
         count_tokens = _token_counter(load_tokenizer(options.tokenizer))
     (scorer,) = load_scorers(options)
     return measure_win_rates(
-        policies,
-        scorer,
-        options.chunk_size,
-        store_of(options, scorer),
-        progress=True,
-        count_tokens=count_tokens,
-        empty_loses=empty_loses,
+        policies, scorer, options.chunk_size, store_of(options, scorer), progress=True, count_tokens=count_tokens
     )
 
 
@@ -211,7 +205,7 @@ def _token_counter(tokenizer: Any) -> Callable[[str], int]:
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _read_policies(options: argparse.Namespace, empty: bool) -> list["PolicyAnswers"]:
+def _read_policies(options: argparse.Namespace) -> list["PolicyAnswers"]:
     from gpm_hf.evaluation.mt_bench import read_fastchat_answers, read_questions
     from gpm_hf.evaluation.policy_answers import read_answers
 
@@ -221,7 +215,7 @@ def _read_policies(options: argparse.Namespace, empty: bool) -> list["PolicyAnsw
         name, equals, path = given.partition("=")
         name, path = (name, path) if equals else ("", given)
         found.append(
-            read_answers(path, name or None, empty)
+            read_answers(path, name or None)
             if questions is None
             else read_fastchat_answers(path, questions, name or None)
         )
@@ -239,7 +233,7 @@ def _alpaca(options: argparse.Namespace) -> None:
     policies = _policies(options, as_alpaca=True)
     instructions = policies[0].prompts
     prepare_alpaca_eval(instructions)
-    result = _measure(options, policies, empty_loses=True)
+    result = _measure(options, policies)
     annotations = {name: alpaca_eval_annotations(result, name, options.baseline) for name in result.policies[1:]}
     if options.annotations:
         for name, rows in annotations.items():

@@ -11,6 +11,7 @@ from typing import Any
 from gpm_hf.data.raw_rows import MalformedRow, read_rows
 from gpm_hf.evaluation.policy_answers import PolicyAnswers, beginning, collect_answers
 from gpm_hf.files import written_whole
+from gpm_hf.modeling import is_empty
 
 
 @dataclass
@@ -109,8 +110,9 @@ def answers_by_turn(questions: Sequence[Question], answers: PolicyAnswers) -> di
         The answers to the turns of each question, in order; a question none of whose turns was answered has none.
 
     Raises:
-        ValueError: a conversation that is not on one of the questions, an answer to a later turn without one to the
-            turn before, or which followed another answer than the one given; the message names the row.
+        ValueError: an empty answer, a conversation that is not on one of the questions, an answer to a later turn
+            without one to the turn before, or which followed another answer than the one given; the message names the
+            row.
     """
     found: dict[int, list[str]] = {question.id: [] for question in questions}
     by_turn = {question.turns[0]: question for question in questions}
@@ -120,6 +122,10 @@ def answers_by_turn(questions: Sequence[Question], answers: PolicyAnswers) -> di
     ]
     # Earlier turns first, whatever the order of the rows.
     for prompt, response, row in sorted(said, key=lambda one: len(one[0])):
+        if is_empty(response):
+            raise ValueError(
+                f"{row}: the answer is empty, there is nothing to judge or to go on from: generate it again."
+            )
         conversation = prompt + _messages(response, "assistant")
         asked = [message["content"] for message in conversation[::2]]
         replies = [message["content"] for message in conversation[1::2]]

@@ -8,7 +8,6 @@ from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, read_rows
 from gpm_hf.files import written_whole
-from gpm_hf.modeling import is_empty
 
 
 @dataclass
@@ -19,7 +18,8 @@ class PolicyAnswers:
     Attributes:
         name: what tables call the policy.
         prompts: N prompts, strings or chat messages, no two the same.
-        responses: N answers, strings or the chat messages that follow the prompt (an answer of several turns).
+        responses: N answers, strings or the chat messages that follow the prompt (an answer of several turns); one
+            may be without text.
         rows: for messages, which row of which file each answer was.
     """
 
@@ -32,7 +32,7 @@ class PolicyAnswers:
         return len(self.prompts)
 
 
-def read_answers(path: str | Path, name: str | None = None, empty: bool = False) -> PolicyAnswers:
+def read_answers(path: str | Path, name: str | None = None) -> PolicyAnswers:
     """
     Reads the answers of one policy. Which format a row has, its keys say:
 
@@ -44,27 +44,25 @@ def read_answers(path: str | Path, name: str | None = None, empty: bool = False)
     Args:
         path: a `.json` file with a list of rows, or a `.jsonl` file.
         name: what to call the policy. Default: the one `generator` of its rows, else the file's name.
-        empty: whether answers without text are taken.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file that is no `.json` or `.jsonl`, has no rows, rows of another form or of several policies,
-            an empty answer, or two answers to one prompt; the message names the row.
+            or two answers to one prompt; the message names the row.
     """
-    return collect_answers(path, name, _read_row, empty)
+    return collect_answers(path, name, _read_row)
 
 
 def collect_answers(
     path: str | Path,
     name: str | None,
     read_row: Callable[[str, Mapping[str, Any]], tuple[Any, Any, str | None]],
-    empty: bool = False,
 ) -> PolicyAnswers:
     """
     As [`read_answers`], for a format of your own.
 
     Args:
-        path, name, empty: see [`read_answers`].
+        path, name: see [`read_answers`].
         read_row: from a row's name for messages and the row, the prompt, the response and the policy's name, `None`
             where the row does not say it. Raises `ValueError` for a row of another form.
     """
@@ -79,11 +77,6 @@ def collect_answers(
         if isinstance(row, MalformedRow):
             raise ValueError(f"{place} is {row}.")
         prompt, response, generator = read_row(place, row)
-        if is_empty(response) and not empty:
-            raise ValueError(
-                f"{place}: the answer is empty, there is nothing to prefer. Generate it again, or leave its prompt "
-                "out of the files of all policies."
-            )
         key = prompt_key(prompt)
         if key in first_row:
             raise ValueError(

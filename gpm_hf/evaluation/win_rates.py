@@ -51,7 +51,7 @@ class WinRates:
         prompts: N prompts.
         responses: for each prompt the K answers, in the order of the policies; `None` where a policy gave none.
         log_odds: shape (N, K, K): that the answer of one policy is preferred to another's; 0 for equal answers.
-            Where answers without text are allowed, minus infinity for one against a text.
+            Minus infinity for an answer without text against a text.
         characters: shape (N, K), lengths of the answers.
         tokens: shape (N, K), `None` where no tokenizer was given.
         asymmetry, forward_passes, reused: see [`gpm_hf.evaluation.scored_groups.ScoredGroups`].
@@ -67,6 +67,14 @@ class WinRates:
     asymmetry: float | None
     forward_passes: int
     reused: int
+
+    @cached_property
+    def empty_answers(self) -> dict[str, int]:
+        """By policy, how many of its answers have no text."""
+        return {
+            name: sum(_has_no_text(answers[place]) for answers in self.responses)
+            for place, name in enumerate(self.policies)
+        }
 
     @cached_property
     def probabilities(self) -> np.ndarray:
@@ -110,7 +118,13 @@ class WinRates:
         """
         if payoff not in ("probability", "log_odds"):
             raise ValueError(f'payoff={payoff!r}: choose "probability" or "log_odds".')
-        mean = (self.probabilities if payoff == "probability" else self.log_odds).mean(0)
+        if payoff == "probability":
+            values = self.probabilities
+        else:
+            # An answer without text loses by as much as any judgement was sure of, and a game needs numbers.
+            most = np.abs(self.log_odds[np.isfinite(self.log_odds)]).max()
+            values = np.clip(self.log_odds, -max(1.0, most), max(1.0, most))
+        mean = values.mean(0)
         return (mean - mean.T) / 2
 
     def winner(self, payoff: str = "probability") -> np.ndarray:
@@ -160,6 +174,7 @@ class WinRates:
         for place, name in enumerate(self.policies):
             policies[name] = {
                 "mean_characters": float(self.characters[:, place].mean()),
+                "empty_answers": self.empty_answers[name],
                 "mean_tokens": None if self.tokens is None else float(self.tokens[:, place].mean()),
                 "win_rates": {other: float(self.matrix[place, at]) for at, other in enumerate(self.policies)},
                 "intervals": {
@@ -216,20 +231,19 @@ def measure_win_rates(
     store: str | Path | None = None,
     progress: bool = False,
     count_tokens: Callable[[str], int] | None = None,
-    empty_loses: bool = False,
 ) -> WinRates:
     """
-    Lets a scorer judge the answers of policies to the same prompts. Equal answers are scored as one and tie.
+    Lets a scorer judge the answers of policies to the same prompts. Equal answers are scored as one and tie. No scorer
+    reads an answer without text (or `None`): it loses to every text, and ties with others like it.
 
     Args:
         policies: two or more, see [`gpm_hf.evaluation.policy_answers.read_answers`].
         scorer, chunk_size, store, progress: see [`gpm_hf.evaluation.scored_groups.score_groups`].
         count_tokens: how many tokens a text has; without it lengths are in characters alone.
-        empty_loses: answers may be without text, or `None`; no scorer reads those, and they lose to every text.
 
     Raises:
-        ValueError: fewer than two policies, two of one name, policies that did not answer the same prompts, or an
-            answer that the scorer refuses; the message names the row.
+        ValueError: fewer than two policies, two of one name, policies that did not answer the same prompts, no answer
+            with text, or one that the scorer refuses; the message names the row.
     """
     if len(policies) < 2:
         raise ValueError(f"Win rates are between policies: {len(policies)} given, two or more are needed.")
@@ -239,7 +253,7 @@ def measure_win_rates(
     for number, (prompt, own) in enumerate(zip(policies[0].prompts, answers)):
         distinct: list = []
         for answer in own:
-            if answer not in distinct and not (empty_loses and _has_no_text(answer)):
+            if answer not in distinct and not _has_no_text(answer):
                 distinct.append(answer)
         places.append([distinct.index(answer) if answer in distinct else None for answer in own])
         groups.append(ResponseGroup(policies[0].rows[number], prompt, distinct))
@@ -324,6 +338,12 @@ def policy_table(result: WinRates, baseline: str | None = None) -> str:
 
 def _between(interval: tuple[float, float] | None) -> str:
     return interval_text(interval, " ({:.1%} to {:.1%})")
+
+
+def empty_line(result: WinRates) -> str:
+    """A sentence about answers without text, or nothing where there are none."""
+    told = [f"{count} of {name}" for name, count in result.empty_answers.items() if count]
+    return f"Answers without text, which lose to every text and tie among themselves: {', '.join(told)}." * bool(told)
 
 
 def cycle_lines(result: WinRates, at_most: int = 10) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,21 @@ def test_win_rates_by_hand(capsys, use, files, tmp_path):
     code, out, _ = ask(capsys, *arguments)
     assert code == 0 and f"| gpo | 6 | {sum(chances) / 4:.1%} | " in out and "No cycle of three" in out
     assert "No intervals: at least 5 prompts are needed." in out
+
+
+def test_an_empty_answer_does_not_stop_the_win_rates(capsys, use, files):
+    use(by_length())
+    path = Path(files[1].partition("=")[2])
+    rows = json.loads(path.read_text())
+    rows[2]["output"] = ""
+    path.write_text(json.dumps(rows))
+    arguments = ["eval", "win-rates", "--scorer", "gpm:x", *files, "--baseline", "base"]
+    code, out, _ = ask(capsys, *arguments)
+    assert code == 0 and "Answers without text, which lose to every text and tie among themselves: 1 of gpo." in out
+    found = json.loads(ask(capsys, *arguments, "--format", "json")[1])
+    chances = [1 / (1 + 3 ** (-more / 3)) for more in (3, 0, -1)]
+    assert found["policies"]["gpo"]["win_rates"]["base"] == pytest.approx(sum(chances) / 4, abs=1e-6)
+    assert found["policies"]["gpo"]["empty_answers"] == 1 and found["policies"]["base"]["empty_answers"] == 0
 
 
 def test_a_general_preference_model_judges_with_a_store(capsys, folder, files, tmp_path):

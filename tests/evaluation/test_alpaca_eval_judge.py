@@ -94,7 +94,7 @@ def test_empty_and_missing_answers_are_counted_and_gone_on_without():
         ),
     ]
     scorer = FunctionScorer(lambda _, first, second: np.log(3) * (1 if first[0] == "g" else -1))
-    rows = alpaca_eval_annotations(measure_win_rates(policies, scorer, empty_loses=True), "gpo", "base")
+    rows = alpaca_eval_annotations(measure_win_rates(policies, scorer), "gpo", "base")
     assert [row["instruction"] for row in rows] == prompts[:3], "the fourth is not answered"
     assert [row["preference"] for row in rows] == pytest.approx([1.75, 1.0, 1.5])
     assert {text for asked in scorer.asked for group in asked for text in group} == {"b", "gg"}

@@ -8,7 +8,14 @@ import pytest
 
 from gpm_hf.evaluation.length_control import length_controlled_win_rate
 from gpm_hf.evaluation.policy_answers import PolicyAnswers
-from gpm_hf.evaluation.win_rates import _student_low, cycle_lines, measure_win_rates, policy_table, win_rate_table
+from gpm_hf.evaluation.win_rates import (
+    _student_low,
+    cycle_lines,
+    empty_line,
+    measure_win_rates,
+    policy_table,
+    win_rate_table,
+)
 from tests.evaluation.scorers import FunctionScorer, table
 
 LN3 = math.log(3)  # log-odds of 3/4
@@ -176,6 +183,23 @@ def test_json(ranked):
     assert "length_controlled_win_rate" not in found["policies"]["b"]
     assert found["games"]["probability"]["von_neumann_winner"]["a"] == pytest.approx(1)
     assert found["games"]["log_odds"]["payoffs"][0][1] == pytest.approx(LN3 / 2)
+
+
+def test_an_answer_without_text_loses_and_is_counted():
+    """On three prompts: a text beats an empty answer, empty ones tie, and the third is judged, ln 3 for a."""
+    scorer = table({("a3", "b3"): LN3})
+    policies = [policy("a", "a1", " ", "a3"), policy("b", "", "\n", "b3"), policy("c", "", "c2", "a3")]
+    result = measure_win_rates(policies, scorer)
+    assert result.empty_answers == {"a": 1, "b": 2, "c": 1}
+    assert {text for asked in scorer.asked for group in asked for text in group} == {"a1", "c2", "a3", "b3"}
+    expected = np.array([[0.5, (1 + 0.5 + 0.75) / 3, 0.5], [0.25, 0.5, 0.25], [0.5, 0.75, 0.5]])
+    assert result.matrix == pytest.approx(expected, abs=1e-6)
+    assert result.winner().sum() == pytest.approx(1)
+    # In log-odds it loses by the largest judgement, ln 3.
+    assert result.game("log_odds")[0] == pytest.approx([0, 2 * LN3 / 3, 0], abs=1e-6)
+    json.dumps(result.to_dict("a"), allow_nan=False)
+    assert "1 of a, 2 of b, 1 of c." in empty_line(result)
+    assert empty_line(measure_win_rates([policy("a", "a3"), policy("b", "b3")], scorer)) == ""
 
 
 def test_one_policy_is_not_enough():
