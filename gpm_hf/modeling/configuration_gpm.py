@@ -1,8 +1,9 @@
 """Configuration of a general preference model (GPM)."""
 
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 
+from .remote_backbone_gpm import backbone_config, is_remote
 from .template_date_gpm import UNKNOWN_DATE, checked_date
 
 GATE_ACTIVATIONS = ("softmax", "softplus")
@@ -77,6 +78,11 @@ class GPMConfig(PretrainedConfig):
                 "that the folder holds no general preference model; to start one from a language model use "
                 "`GPMForPreference.from_backbone(name_or_path)`."
             )
+        if isinstance(text_config, dict) and text_config.get("model_type") not in CONFIG_MAPPING:
+            raise ValueError(
+                f"transformers has no backbone {text_config.get('model_type')!r}. Where the model brings the code of "
+                "its backbone, load it by `gpm_hf.load_preference_model(name_or_path, trust_remote_code=True)`."
+            )
         if isinstance(text_config, dict):
             text_config = AutoConfig.for_model(**text_config)
         if not isinstance(embedding_dim, int) or embedding_dim < 1 or (embedding_dim > 1 and embedding_dim % 2):
@@ -125,6 +131,18 @@ class GPMConfig(PretrainedConfig):
             self.text_config._attn_implementation = attention
         if self._experts_implementation is None:
             self.text_config._experts_implementation = experts
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        # As remote code this runs because the repository is trusted; that of the backbone lies in the same one.
+        trust_remote_code = kwargs.pop("trust_remote_code", None) or is_remote(__name__)
+        hub_options = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
+        settings, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if "text_config" in settings:
+            settings["text_config"] = backbone_config(
+                settings["text_config"], pretrained_model_name_or_path, trust_remote_code, **hub_options
+            )
+        return settings, kwargs
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

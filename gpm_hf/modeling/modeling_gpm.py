@@ -29,6 +29,7 @@ from .packed_attention_gpm import SUFFIX
 from .packing_gpm import packing_obstacle, share_prompts
 from .pipeline_gpm import custom_pipelines
 from .pooling_gpm import input_device, states_at_ends
+from .remote_backbone_gpm import is_remote, new_backbone, save_backbone_code
 from .scores_gpm import preference_matrix, rank_responses, unit_norm
 
 
@@ -119,7 +120,7 @@ class GPMForPreference(PreTrainedModel):
         hidden_size = config.text_config.hidden_size
         if backbone is None:
             # Without a dtype the backbone would keep the one that its own configuration remembers.
-            backbone = AutoModel.from_config(config.text_config, dtype=torch.get_default_dtype())
+            backbone = new_backbone(config.text_config, torch.get_default_dtype())
         self.model = backbone
         self.embedding_head = Float32Linear(hidden_size, config.embedding_dim)
         self.gate_head = Float32Linear(hidden_size, config.embedding_dim // 2) if config.scale_gate else None
@@ -540,7 +541,8 @@ class GPMForPreference(PreTrainedModel):
             name_or_path (`str`): a causal language model or its base model, a Hub id or a folder.
             config ([`GPMConfig`], *optional*): a whole configuration, in place of the options below.
             kwargs: options of [`GPMConfig`] (`embedding_dim`, `scale_gate`, ...) and of
-                [`~PreTrainedModel.from_pretrained`] (`dtype`, `revision`, `gguf_file`, `device_map`, ...).
+                [`~PreTrainedModel.from_pretrained`] (`dtype`, `revision`, `gguf_file`, `device_map`, ...). With
+                `trust_remote_code=True` the code beside the backbone's weights is run, and saved with the model.
 
         Returns:
             [`GPMForPreference`]
@@ -551,7 +553,8 @@ class GPMForPreference(PreTrainedModel):
         """
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
         gpm_options = {name: kwargs.pop(name) for name in _GPM_OPTIONS if name in kwargs}
-        trust_remote_code = kwargs.pop("trust_remote_code", None)
+        # Left out it would be asked for on the terminal, of which a job has none.
+        trust_remote_code = bool(kwargs.pop("trust_remote_code", None))
         if config is None:
             text_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub_options)
             _check_backbone(name_or_path, text_config)
@@ -590,6 +593,12 @@ class GPMForPreference(PreTrainedModel):
             ValueError: for a checkpoint without the heads, which transformers would fill with random numbers.
         """
         return_info = kwargs.pop("output_loading_info", False)
+        if kwargs.pop("trust_remote_code", None) and "config" not in kwargs:
+            # The parent would load it without saying so.
+            hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
+            kwargs["config"] = cls.config_class.from_pretrained(
+                pretrained_model_name_or_path, trust_remote_code=True, **hub_options
+            )
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
@@ -600,6 +609,8 @@ class GPMForPreference(PreTrainedModel):
                 "one from a language model use `GPMForPreference.from_backbone(name_or_path)`."
             )
         _check_complete(pretrained_model_name_or_path, info["missing_keys"])
+        if is_remote(model.config.text_config):
+            model.config.text_config.name_or_path = ""
         return (model, info) if return_info else model
 
     def heads(self):
@@ -612,8 +623,16 @@ class GPMForPreference(PreTrainedModel):
         Writes what a stranger needs beside the weights: `config.json` and this code, named in its `auto_map` and its
         `custom_pipelines`.
         """
+        save_backbone_code(self, folder)
         custom_object_save(self, folder, config=self.config)
         self.config.save_pretrained(folder)
+
+    def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
+        """As the parent's; a backbone's own code is saved beside this one."""
+        if is_main_process:
+            os.makedirs(save_directory, exist_ok=True)
+            save_backbone_code(self, save_directory)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     @property
     def context_length(self):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig
 from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, cached_file
 
@@ -35,10 +35,10 @@ def load_preference_model(name_or_path, merge=False, **options):
     if _has_file(name_or_path, ADAPTER_CONFIG_NAME, options):
         adapter = _load_adapter(name_or_path, options, dequantize=merge)
         return (adapter.merge_and_unload() if merge else adapter).eval()
-    config = AutoConfig.from_pretrained(name_or_path, **hub_options_of(options))
-    if config.model_type != GPMConfig.model_type:
+    kind = _model_type(name_or_path, options)
+    if kind != GPMConfig.model_type:
         raise ValueError(
-            f"{name_or_path} is a {config.model_type} language model, not a preference model. Train one from it with "
+            f"{name_or_path} is a {kind} language model, not a preference model. Train one from it with "
             "`accelerate launch trainers/reward.py --model_name_or_path ...`."
         )
     return GPMForPreference.from_pretrained(name_or_path, **options).eval()
@@ -66,12 +66,10 @@ def load_or_start_preference_model(name_or_path, gpm_options, **options):
             f"{name_or_path} is a LoRA adapter. Merge it first, `load_preference_model(...).merge_and_unload()`, save "
             "the result, and train from that."
         )
-    config = AutoConfig.from_pretrained(name_or_path, **hub_options)
-    if config.model_type != GPMConfig.model_type:
+    if "gguf_file" in options or _model_type(name_or_path, options) != GPMConfig.model_type:
         gpm_options = {name: value for name, value in gpm_options.items() if value is not None}
         return GPMForPreference.from_backbone(name_or_path, **gpm_options, **options), True
-    check_gpm_options(config, gpm_options, f"{name_or_path}")
-    options.pop("trust_remote_code", None)
+    check_gpm_options(GPMConfig.from_pretrained(name_or_path, **hub_options), gpm_options, f"{name_or_path}")
     return GPMForPreference.from_pretrained(name_or_path, **options), False
 
 
@@ -143,20 +141,17 @@ def _load_adapter(name_or_path, options, dequantize=False):
         )
     base = adapter_config.base_model_name_or_path
     # The adapter's revision is not the base model's, which the adapter remembers.
-    base_options = {name: value for name, value in options.items() if name not in ("revision", "trust_remote_code")}
+    base_options = {name: value for name, value in options.items() if name != "revision"}
     if adapter_config.revision is not None and not os.path.isdir(base):
         base_options["revision"] = adapter_config.revision
     base_options = with_gguf_file(base, base_options)
-    config = GPMConfig.from_pretrained(name_or_path, **hub_options)
+    config = GPMConfig.from_pretrained(name_or_path, **hub_options_of(options))
     # It says how the base was quantised, not that the base's checkpoint is. On other weights than in training the
     # adapter would not score as it did.
     quantization = base_options.pop("quantization_config", vars(config).pop("quantization_config", None))
     if quantization is not None:
         base_options["quantization_config"] = quantization
-    is_plain = "gguf_file" in base_options
-    if not is_plain:
-        is_plain = AutoConfig.from_pretrained(base, **hub_options_of(base_options)).model_type != GPMConfig.model_type
-    if is_plain:
+    if "gguf_file" in base_options or _model_type(base, base_options) != GPMConfig.model_type:
         present = {"embedding_head": True, "gate_head": config.scale_gate, "reward_head": config.reward_head}
         heads = {name for name, is_there in present.items() if is_there}
         missing = sorted(heads - set(adapter_config.modules_to_save or []))
@@ -171,6 +166,15 @@ def _load_adapter(name_or_path, options, dequantize=False):
     if dequantize and quantization is not None:
         model = model.dequantize()
     return PeftModel.from_pretrained(model, name_or_path, **hub_options)
+
+
+def _model_type(name_or_path, options):
+    """The kind of model that its configuration names, without the code that some bring."""
+    hub_options = {name: value for name, value in hub_options_of(options).items() if name != "trust_remote_code"}
+    settings, _ = PretrainedConfig.get_config_dict(name_or_path, **hub_options)
+    if "model_type" not in settings:
+        raise ValueError(f"{name_or_path} has no config.json that names a `model_type`: it holds no language model.")
+    return settings["model_type"]
 
 
 def _has_file(name_or_path, filename, options):
