@@ -152,7 +152,7 @@ def _cycles(options: argparse.Namespace, rows: list[dict], scorers: list) -> dic
     from gpm_hf.evaluation import intransitivity_report
 
     groups: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["prompt"] is not None):
         group = groups.setdefault(json.dumps(row["prompt"]), {"prompt": row["prompt"], "responses": []})
         group["responses"] += [row[side] for side in ("chosen", "rejected") if row[side] not in group["responses"]]
     several = [group for group in groups.values() if len(group["responses"]) >= 3]

@@ -32,8 +32,8 @@ def scorer_command(commands: Any, name: str, text: str, run: Callable) -> argpar
         "--dataset",
         required=True,
         nargs="+",
-        help="files (.jsonl, .json, .parquet, .csv) or data sets of the Hub: `prompt`, `chosen`, `rejected` and "
-        "perhaps `subset`, or RM-Bench's or JudgeBench's columns",
+        help="files (.jsonl, .json, .csv, .tsv, also with .gz, .parquet) or data sets of the Hub: `prompt`, `chosen`, "
+        "`rejected`, as a model is trained on them, and perhaps `subset`, or RM-Bench's or JudgeBench's columns",
     )
     parser.add_argument("--config", help="the data sets' configuration")
     parser.add_argument("--split", help="the data sets' split (default: the benchmark's own, or the only one)")
@@ -152,12 +152,19 @@ def read_datasets(options: argparse.Namespace, scorers: list["Scorer"]) -> tuple
         ValueError: nothing left of a data set, or `--max-tokens` without a scorer that could count.
     """
     from gpm_hf.data.pair_files import read_pairs
+    from gpm_hf.scoring import ScorerBase
 
+    needs_prompt = any(not isinstance(scorer, ScorerBase) or scorer.needs_prompt for scorer in scorers)
     count_tokens = _token_counter(scorers) if options.max_tokens else None
     rows, reports = [], []
     for source in options.dataset:
         pairs, report = read_pairs(
-            source, options.split, options.config, count_tokens=count_tokens, max_tokens=options.max_tokens
+            source,
+            options.split,
+            options.config,
+            count_tokens=count_tokens,
+            max_tokens=options.max_tokens,
+            needs_prompt=needs_prompt,
         )
         print(report, file=sys.stderr)
         for pair in pairs[: options.limit]:

@@ -15,10 +15,11 @@ from datasets.utils.json import ujson_loads
 
 from gpm_hf.data.files import file_rows
 from gpm_hf.data.groups import named_responses
+from gpm_hf.data.preference import LABEL_COLUMNS
+from gpm_hf.data.preference_rows import read_label
 from gpm_hf.data.text import text_problem
 
 _TEXT_COLUMNS = ("prompt", "chosen", "rejected", "completion", "responses", "opponent_responses")
-_NUMBER_COLUMNS = ("margin", "target_score", "preference_probability")
 _ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant"}
 # Part of the name under which a file's rows are kept: raise it when the same file shall become other rows.
 _VERSION = 1
@@ -96,7 +97,7 @@ def _generate(paths: tuple[str, ...], table: "_Table") -> Iterator[dict[str, Any
 
 
 def _stream(paths: list[str], columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    known = {*_TEXT_COLUMNS, *_NUMBER_COLUMNS}
+    known = {*_TEXT_COLUMNS, *LABEL_COLUMNS}
     for place, row in _rows_of(paths):
         if late := sorted(known & row.keys() - set(columns)):
             raise ValueError(
@@ -131,14 +132,13 @@ def _check_types(row: Mapping[str, Any], place: str) -> None:
         value = row.get(name)
         if value is not None and (problem := text_problem(value)):
             raise ValueError(f"{place}: `{name}` {problem}. Write it as a string.")
-    for name in _NUMBER_COLUMNS:
+    for name in LABEL_COLUMNS:
         value = row.get(name)
-        if value is not None and not _is_number(value):
-            raise ValueError(f"{place}: `{name}` is {value!r:.60}, and a label is a number, or null.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+        if value is not None:
+            try:
+                read_label(value, name)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from error
 
 
 # --- types -----------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ class _Table:
 
     def _feature(self, name: str) -> Any:
         kind = self.kinds[name]
-        if name in _NUMBER_COLUMNS:
+        if name in LABEL_COLUMNS:
             return Value("float64")
         if name in _TEXT_COLUMNS and not kind.kinds:
             return Value("string")
@@ -245,13 +245,15 @@ class _Table:
         value = row.get(name)
         if value is None:
             return None
+        if name in LABEL_COLUMNS:
+            return read_label(value, name)
         if isinstance(value, str):
             # As the encoding takes them: beside chat messages a text is one message.
             return [{"role": _ROLES[name], "content": value}] if self._is_both(name) else value
         if self.features[name] == Value("string"):
             # A column without one type, which nothing here reads but a choice of rows by their columns.
             return json.dumps(value, ensure_ascii=False, default=str)
-        return float(value) if name in _NUMBER_COLUMNS else value
+        return value
 
 
 def _holds_json(feature: Any) -> bool:

@@ -306,6 +306,8 @@ def _cell(name: str, text: str) -> Any:
         return text
     if not text.strip():
         return None
+    if name == "preference_probability" and text.strip().lower() in ("true", "false"):
+        return float(text.strip().lower() == "true")
     form, kind = (_INTEGER, int) if name in _INTEGER_COLUMNS else (_NUMBER, float)
     if not form.fullmatch(text.strip()):
         raise _malformed(f"not readable: `{name}` holds numbers, or nothing")

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_rows
-from gpm_hf.modeling import encode_group, is_empty
+from gpm_hf.data.text import text_problem
+from gpm_hf.modeling import encode_group, is_empty, read_group
 
 # RM-Bench writes each answer in three styles: concise, detailed plain text, detailed with Markdown.
 _STYLES = 3
@@ -18,11 +19,13 @@ def read_pairs(
     strict: bool = False,
     count_tokens: Callable[[Any, Any], int] | None = None,
     max_tokens: int | None = None,
+    needs_prompt: bool = True,
 ) -> tuple[list[dict[str, Any]], ReadReport]:
     """
     Reads preference pairs. A row is one of
 
-    - RewardBench's: `prompt`, `chosen`, `rejected` (strings or chat messages), `subset`, perhaps `id`;
+    - RewardBench's, and all that a preference model is trained on: `prompt`, `chosen`, `rejected` (strings or chat
+      messages), `subset`, perhaps `id`. What two whole conversations begin with is their prompt;
     - RM-Bench's: the same with lists of three strings in `chosen` and `rejected`, one answer in three styles, and
       `domain` for the subset. It becomes 9 pairs, which share a `group` and so are scored together (6 responses). As
       in RM-Bench's own accuracy, `difficulty` is "hard" where the rejected answer is in the fancier style, "normal"
@@ -38,6 +41,8 @@ def read_pairs(
         strict: raise at the first such row instead.
         count_tokens: tokens of a prompt with one response, see [`token_counter`]; given with `max_tokens`.
         max_tokens: rows with a longer sequence are left out.
+        needs_prompt: leave out rows without a prompt too. Else theirs is `None`: a model without a scale gate reads
+            the responses as a whole.
 
     Returns:
         Rows of `id`, `prompt`, `chosen`, `rejected`, `subset` ("pairs" where the file names none) and, for RM-Bench,
@@ -53,7 +58,7 @@ def read_pairs(
     for name, row in read_rows(source, split, config):
         report.rows += 1
         try:
-            found = list(_pairs_of(row, name))
+            found = list(_pairs_of(row, name, needs_prompt))
             if count_tokens and max_tokens:
                 for pair in found:
                     check_tokens(pair["prompt"], (pair["chosen"], pair["rejected"]), count_tokens, max_tokens)
@@ -105,7 +110,13 @@ def text_field(row: Mapping[str, Any], name: str) -> Any:
         raise MalformedRow(f"no `{name}`")
     if not isinstance(value, str) and not _is_messages(value):
         raise MalformedRow(f"`{name}` is neither a string nor chat messages")
-    if is_empty(value):
+    if problem := text_problem(value):
+        raise MalformedRow(f"`{name}` {problem}")
+    try:
+        empty = is_empty(value)
+    except ValueError as error:
+        raise MalformedRow(f"`{name}`: {str(error).rstrip('.')}") from error
+    if empty:
         raise MalformedRow(f"empty `{name}`")
     return value
 
@@ -128,10 +139,12 @@ def is_text_list(value: Any) -> bool:
 
 
 def _is_messages(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value)
+    return isinstance(value, Mapping) or (
+        isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value)
+    )
 
 
-def _pairs_of(row: Any, name: str) -> Iterator[dict[str, Any]]:
+def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any]]:
     if isinstance(row, MalformedRow):
         raise row
     # A table (parquet) has every column in every row, with None where there was nothing.
@@ -142,8 +155,16 @@ def _pairs_of(row: Any, name: str) -> Iterator[dict[str, Any]]:
     elif row.get("chosen") and is_text_list(row["chosen"]):
         yield from _rm_bench_pairs(row, name)
     else:
-        chosen, rejected = text_field(row, "chosen"), text_field(row, "rejected")
-        yield _pair(row, name, text_field(row, "prompt"), chosen, rejected, "subset")
+        responses = [text_field(row, "chosen"), text_field(row, "rejected")]
+        prompt = None if row.get("prompt") is None else text_field(row, "prompt")
+        try:
+            group = read_group(prompt, responses)
+        except ValueError as error:
+            raise MalformedRow(str(error).rstrip(".")) from error
+        if group.prompt is None and needs_prompt:
+            raise MalformedRow(f"no `prompt`: {group.why_no_prompt}")
+        chosen, rejected = group.responses
+        yield _pair(row, name, group.prompt, chosen, rejected, "subset")
 
 
 def _judge_bench_pair(row: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -74,5 +74,5 @@ def disagreement_table(found: Sequence[Disagreement], first: str, second: str, w
 
 
 def _beginning(text: Any, width: int) -> str:
-    last = text if isinstance(text, str) else text[-1].get("content") or ""
+    last = "" if text is None else text if isinstance(text, str) else text[-1].get("content") or ""
     return textwrap.shorten(last, width, placeholder="...")

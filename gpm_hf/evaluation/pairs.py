@@ -88,7 +88,8 @@ class PairResult:
         """Of the rows at these places: right and all, by prompt, for [`bootstrap_interval`]."""
         counts: dict[str, list[int]] = {}
         for place in places:
-            sums = counts.setdefault(str(self.rows[place]["prompt"]), [0, 0])
+            prompt = self.rows[place]["prompt"]
+            sums = counts.setdefault(f"row {place}" if prompt is None else str(prompt), [0, 0])
             sums[0] += int(self.right[place])
             sums[1] += 1
         return [right for right, _ in counts.values()], [total for _, total in counts.values()]

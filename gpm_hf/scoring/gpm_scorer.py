@@ -50,7 +50,10 @@ class GPMScorer(ScorerBase):
                 f"{type(self.model).__name__} is no GPMForPreference: use RewardModelScorer for a reward model, "
                 "PairClassifierScorer or PairCompletionScorer for one that reads two responses at once."
             )
-        super().__init__(name_of(self.model, name or path), template_date=self.model.config.template_date)
+        config = self.model.config
+        super().__init__(
+            name_of(self.model, name or path), template_date=config.template_date, needs_prompt=config.scale_gate
+        )
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
 

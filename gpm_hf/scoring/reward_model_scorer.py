@@ -66,7 +66,11 @@ class RewardModelScorer(ScorerBase):
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
         self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, load_reward_model)
-        super().__init__(name_of(self.model, name or path), template_date=checked_date(template_date))
+        super().__init__(
+            name_of(self.model, name or path),
+            template_date=checked_date(template_date),
+            needs_prompt=plain_text or text_pair,
+        )
         _check_config(self.name, self.model.config)
         self.temperature = temperature
         if plain_text and text_pair:

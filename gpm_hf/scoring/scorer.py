@@ -71,10 +71,19 @@ class ScorerBase(ABC):
         name (`str`): how a table calls it.
         measures_asymmetry (`bool`, defaults to `True`): `False` where one order only is read.
         template_date (`str`, *optional*): the date that the chat template writes, on which scores then depend.
+        needs_prompt (`bool`, defaults to `True`): `False` for a model that reads each response as a whole, so that
+            the responses may contain the prompt and `None` stand for it.
     """
 
-    def __init__(self, name: str, measures_asymmetry: bool = True, template_date: str | None = None):
+    def __init__(
+        self,
+        name: str,
+        measures_asymmetry: bool = True,
+        template_date: str | None = None,
+        needs_prompt: bool = True,
+    ):
         self.name = name
+        self.needs_prompt = needs_prompt
         self.template_date = template_date
         self.forward_passes = 0
         self.asymmetry: float | None = 0.0 if measures_asymmetry else None
@@ -94,7 +103,7 @@ class ScorerBase(ABC):
             ValueError: an empty group or response, a sequence that is too long, scores that are not finite; the
                 message names the prompt by its number, the first being 0. Nothing is truncated.
         """
-        prompts, groups = read_groups(prompts, groups)
+        prompts, groups = read_groups(prompts, groups, self.needs_prompt)
         if not prompts:
             return []
         results = []
@@ -159,9 +168,10 @@ def largest_asymmetry(matrix: torch.Tensor) -> float:
     return float((matrix.sigmoid() - (-matrix.T).sigmoid()).abs().max())
 
 
-def read_groups(prompts: list, groups: list[list]) -> tuple[list, list[list]]:
+def read_groups(prompts: list, groups: list[list], needs_prompt: bool = True) -> tuple[list, list[list]]:
     """
     Prompts and groups in one shape, see [`~gpm_hf.modeling.read_group`]; whatever scores them then reads the same.
+    Where a prompt is not needed, it may be `None`.
 
     Raises:
         ValueError: where they are not as in [`Scorer`], naming the prompt by its number.
@@ -178,7 +188,7 @@ def read_groups(prompts: list, groups: list[list]) -> tuple[list, list[list]]:
         except ValueError as error:
             reason = str(error).replace("`responses`", "its responses").replace("Response ", "response ", 1)
             raise ValueError(f"Prompt {number}: {reason}") from error
-        if group.prompt is None and isinstance(group.responses[0], str):
+        if group.prompt is None and needs_prompt:
             raise ValueError(
                 f"Prompt {number} is a NoneType, and {group.why_no_prompt}; give a string or chat messages."
             )

@@ -83,7 +83,7 @@ class SequenceClassifier:
             ValueError: where the logits have another shape than they should.
         """
         parts = self.parts(rows)
-        for numbers in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
+        for numbers in (*parts, *parts[-1:] * (least_forwards - len(parts))):
             ids = [rows[number].ids for number in numbers]
             with self._padding(ids) as pad, evaluation_mode(self.model):
                 inputs = {"input_ids": pad_right(ids, pad), "attention_mask": attention_mask(ids)}

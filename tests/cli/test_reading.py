@@ -123,3 +123,77 @@ def test_a_text_with_the_line_ends_of_other_alphabets_is_one_row(tmp_path):
     text = "a\u0085b\u2028c\u2029d\x1ee"
     map_in_shards([{"a": text}] * 2, lambda _, rows: rows, tmp_path / "out.jsonl", {}, 1)
     assert list(written_rows(tmp_path / "out.jsonl")) == [{"a": text}] * 2
+
+
+def conversation(*texts):
+    return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, texts)]
+
+
+WHOLE = {"chosen": conversation("Who?", "Ann."), "rejected": conversation("Who?", "Nobody.")}
+PLAIN = {"chosen": "Q: Who? A: Ann.", "rejected": "Q: Who? A: Nobody."}
+APART = {"chosen": conversation("Who?", "Ann."), "rejected": conversation("Why?", "Nobody.")}
+
+
+@pytest.fixture(scope="module")
+def gateless(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bt")
+    build_gpm(embedding_dim=1).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize("row", [WHOLE, PLAIN, APART], ids=["whole", "plain", "apart"])
+def test_what_trains_can_be_scored(capsys, folder, gateless, tmp_path, row, gate):
+    """By `score`, `rank` and `eval pairs` the sequences that training reads, or one sentence where it has one."""
+    from gpm_hf.data.preference import encode_preference
+
+    model, name = (build_gpm(embedding_dim=4), folder) if gate else (build_gpm(embedding_dim=1), gateless)
+    rows = write(tmp_path / "in.jsonl", row, row)
+    asked = [["score", name, "--input", rows], ["rank", name, "--input", rows]]
+    asked.append(["eval", "pairs", f"gpm:{name}", "--dataset", rows])
+    try:
+        ids = encode_preference(row, build_tokenizer(), needs_prompt=gate)
+    except ValueError:
+        for arguments in asked:
+            code, _, err = ask(capsys, *arguments, "--format", "json")
+            assert code == 1 and ("Row 1: The scale gate reads the prompt" in err or "no `prompt`: " in err), err
+        return
+    assert gate is False or row is WHOLE
+    sequences = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(ids["chosen_ids"]), torch.tensor(ids["rejected_ids"])], batch_first=True
+    )
+    lengths = [len(ids["chosen_ids"]), len(ids["rejected_ids"])]
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    options = {"prompt_lengths": torch.tensor([len(ids["prompt_ids"])] * 2)} if gate else {}
+    with torch.no_grad():
+        outputs = model(input_ids=sequences, attention_mask=mask.long(), **options)
+    a, b = outputs.embeddings
+    if gate:
+        scales = outputs.scales[0]
+        value = sum(scales[k] * (a[2 * k] * b[2 * k + 1] - a[2 * k + 1] * b[2 * k]) for k in range(2)) / 0.1
+    else:
+        value = (a[0] - b[0]) / 0.1
+    _, out, _ = ask(capsys, *asked[0], "--format", "json")
+    assert json.loads(out.split("\n")[0])["scores"][0][1] == pytest.approx(float(value), abs=1e-4)
+    _, out, _ = ask(capsys, *asked[1], "--format", "json")
+    assert json.loads(out.split("\n")[0])["mean_scores"][0] == pytest.approx(float(value) / 2, abs=1e-4)
+    _, out, _ = ask(capsys, *asked[2], "--format", "json")
+    found = json.loads(out)["results"][0]
+    assert (found["pairs"], found["right"]) == (2, 2 * int(value > 0))
+
+
+def test_cycles_of_conversations_without_a_prompt(capsys, folder, tmp_path):
+    texts = ["Mix.", "Wait.", "Buy."]
+    pairs = [
+        {"chosen": conversation("How?", a), "rejected": conversation("How?", b), "cycle_id": "c", "edge": edge}
+        for edge, (a, b) in enumerate(zip(texts, [*texts[1:], texts[0]]))
+    ]
+    rings = [{"responses": [conversation("How?", text) for text in texts]}]
+    with_prompt = [{"prompt": "How?", "responses": texts}]
+    found = []
+    for rows in (with_prompt, rings, pairs):
+        path = write(tmp_path / "in.jsonl", *rows)
+        _, out, _ = ask(capsys, "eval", "cyclic", folder, "--dataset", path, "--format", "json")
+        found.append(json.loads(out))
+    assert found[0] == found[1] == found[2] and found[0]["cycles"] == 1

@@ -27,7 +27,7 @@ BAD_LINES = {
     "a list": (b"[1]\n", "line 2 is not a JSON object"),
     "a number": (b'{"prompt": 7, "chosen": "a", "rejected": "b"}\n', "line 2: `prompt` is the number 7, where text"),
     "a null among responses": (b'{"prompt": "p", "responses": ["a", null]}\n', r"line 2: response 1 is missing"),
-    "a label": (b'{"prompt": "p", "chosen": "a", "rejected": "b", "margin": "2"}\n', "line 2: `margin` is '2', and a"),
+    "a label": (b'{"prompt": "p", "chosen": "a", "rejected": "b", "margin": "much"}\n', "line 2: `margin` is 'much'"),
 }
 
 
@@ -119,11 +119,18 @@ def test_lines_end_at_a_line_feed_alone(tmp_path):
 
 def test_labels_in_a_table_of_text_are_what_they_mean(tmp_path):
     (tmp_path / "x.csv").write_text(
-        'id,chosen,margin,edge,responses,note\n007,1,1e-1,2,"[""1"", ""2""]",3.10\n8,2,,,,\n'
+        "id,chosen,margin,edge,responses,preference_probability,note\n"
+        '007,1,1e-1,2,"[""1"", ""2""]",True,3.10\n8,2,,,,0.25,\n'
     )
     first, second = load_splits(str(tmp_path / "x.csv"))["train"]
-    assert first == {"id": "007", "chosen": "1", "margin": 0.1, "edge": 2, "responses": ["1", "2"], "note": "3.10"}
-    assert second == {"id": "8", "chosen": "2", "margin": None, "edge": None, "responses": None, "note": ""}
+    assert first == {"id": "007", "chosen": "1", "margin": 0.1, "edge": 2, "responses": ["1", "2"]} | {
+        "preference_probability": 1.0,
+        "note": "3.10",
+    }
+    assert second == {"id": "8", "chosen": "2", "margin": None, "edge": None, "responses": None} | {
+        "preference_probability": 0.25,
+        "note": "",
+    }
 
 
 def test_answers_longer_than_the_csv_module_expects(tmp_path):
