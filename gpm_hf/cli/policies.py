@@ -83,7 +83,7 @@ def _best_of_n(options: argparse.Namespace) -> None:
     from gpm_hf.generation import read_prompts, shard_seed
     from gpm_hf.recipes.best_of_n import choose_best
     from gpm_hf.recipes.policies import load_placed_scorer, scorer_fingerprint
-    from gpm_hf.shards import map_in_shards
+    from gpm_hf.shards import map_in_shards, written_rows
 
     prompts = [options.prompt] if options.input is None else read_prompts(options.input)
     sampler = _load(options, options.n)
@@ -102,10 +102,15 @@ def _best_of_n(options: argparse.Namespace) -> None:
         return
     settings = _settings(options, "input") | {"scorer": scorer_fingerprint(options.scorer)}
     count = map_in_shards(rows, choose, options.output, settings, options.shard_size)
-    print(f"{count} rows written to {options.output}.")
+    if _is_main():
+        empty = sum(row["index"] is None for row in written_rows(options.output))
+        told = f" To {empty} of the prompts no answer has text: the best is empty." if empty else ""
+        print(f"{count} rows written to {options.output}.{told}")
 
 
 def _best_text(row: dict) -> str:
+    if row["index"] is None:
+        return "No answer has text: sample more, or raise the temperature."
     lines = [f"[{row['index']}] {row['best']}", "", "mean log-odds  answer"]
     for index, (value, response) in enumerate(zip(row["mean_scores"], row["responses"])):
         lines.append(f"{value:>+13.2f}  [{index}] {shorten(response)}")

@@ -103,6 +103,31 @@ def test_the_best_of_n_keeps_what_was_sampled(capsys, folder, backbone_folder, t
     assert samples["completion_ids"] == [ids for row in rows for ids in row["response_ids"]]
 
 
+def test_a_prompt_without_any_answer_does_not_stop_the_best_of_n(
+    capsys, folder, backbone_folder, tmp_path, monkeypatch
+):
+    from dataclasses import replace
+
+    from gpm_hf.generation import PolicySampler
+
+    inner = PolicySampler.sample
+
+    def silent(self, prompts, seed):
+        groups = inner(self, prompts, seed)
+        return [replace(one, responses=[" "] * 3) if "1" in name else one for name, one in zip(prompts, groups)]
+
+    monkeypatch.setattr(PolicySampler, "sample", silent)
+    data = prompts_file(tmp_path, [{"prompt": f"Question {number}?"} for number in range(3)])
+    command = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}", "--n", 3, *ON_CPU]
+    code, out, _ = ask(capsys, *command, "--input", data, "--output", tmp_path / "best.jsonl")
+    assert code == 0 and "3 rows written" in out and "To 1 of the prompts no answer has text" in out
+    rows = lines(tmp_path / "best.jsonl")
+    assert [row["index"] is None for row in rows] == [False, True, False]
+    assert (rows[1]["best"], rows[1]["responses"], rows[1]["scores"], rows[1]["response_ids"]) == ("", [], [], [])
+    code, out, _ = ask(capsys, *command, "--prompt", "Question 1?")
+    assert code == 0 and "No answer has text" in out
+
+
 def test_mistakes_are_explained(capsys, folder, backbone_folder, tmp_path):
     best = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}"]
     assert ask(capsys, *best)[2].endswith("Give either --prompt, or --input FILE.jsonl.\n")

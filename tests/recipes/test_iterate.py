@@ -260,6 +260,15 @@ def test_samples_of_an_earlier_version_are_not_gone_on_with(world, tmp_path, nam
         run(world, tmp_path, iterations=1)
 
 
+def test_parts_of_an_earlier_version_are_not_gone_on_with(world, tmp_path):
+    parts = tmp_path / "iteration-1" / ".samples.jsonl.parts"
+    parts.mkdir(parents=True)
+    (parts / "settings.json").write_text('{"shard_size": 3}')
+    (parts / "000000000.jsonl").write_text('{"prompt": "Question 0?", "responses": ["a", "b"]}\n')
+    with pytest.raises(ValueError, match=r"interrupted run to samples\.jsonl with other .*columns.*remove that"):
+        run(world, tmp_path, iterations=1)
+
+
 def test_a_prompt_that_the_template_refuses_is_named(world, tmp_path):
     prompts = [{"prompt": "Red?"}, {"prompt": [{"role": "tool", "content": "4"}]}]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
