@@ -29,7 +29,7 @@ def check_columns(columns: Sequence[str], needs_prompt: bool, needs_target: bool
         name: what to call the data set in an error.
 
     Raises:
-        ValueError: naming the columns that are missing.
+        ValueError: naming the columns that are missing, or that would be ignored although they change the meaning.
     """
     tokenized = set(TOKEN_COLUMNS) <= set(columns)
     if not tokenized and not set(TEXT_COLUMNS) <= set(columns):
@@ -46,6 +46,12 @@ def check_columns(columns: Sequence[str], needs_prompt: bool, needs_target: bool
         raise ValueError(
             f'loss_type="regression" needs the column `target_score` (log-odds), but the {name} data set has the '
             f"columns {sorted(columns)}."
+        )
+    beside = {"system", "system_prompt"} & set(columns)
+    if beside and not tokenized:
+        raise ValueError(
+            f"The {name} data set has the column {sorted(beside)}, which would not be read. Put its text into the "
+            'prompt, as a first message with the role "system", or remove the column.'
         )
     unsupported = {"tools", "chat_template_kwargs", "images"} & set(columns)
     if unsupported:

@@ -342,6 +342,7 @@ class GPMForPreference(PreTrainedModel):
             for group in groups:
                 group.check_prompt()
         self.check_context(max(len(ids) for group in groups for ids in group.sequences))
+        self.check_vocabulary(ids for group in groups for ids in (*group.sequences, group.prompt_ids or []))
         can_share = not self.model._is_stateful and _has_key_value_cache(self.config.text_config)
         can_share = can_share and cache_argument(self.model) is not None
         shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
@@ -471,6 +472,7 @@ class GPMForPreference(PreTrainedModel):
         """
         lengths = batch["attention_mask"].sum(-1).tolist()
         rows = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths)]
+        self.check_vocabulary(rows)
         prompt_lengths = batch["prompt_lengths"].tolist() if self.config.scale_gate else None
         return self._embed_rows(rows, prompt_lengths, batch_size, least_forwards=least_forwards)
 
@@ -638,6 +640,16 @@ class GPMForPreference(PreTrainedModel):
     def context_length(self):
         """The most tokens a sequence may have; `None` for a backbone whose positions have no limit."""
         return getattr(self.config.text_config, "max_position_embeddings", None)
+
+    def check_vocabulary(self, rows):
+        """Raises `ValueError` for token ids that the backbone has no embedding for."""
+        size = self.config.text_config.vocab_size
+        largest = max((max(ids, default=0) for ids in rows), default=0)
+        if largest >= size:
+            raise ValueError(
+                f"The text has a token with the id {largest}, and the model has embeddings for 0 to {size - 1}: the "
+                "tokenizer has tokens that the model does not know. Use the tokenizer that was saved with it."
+            )
 
     def check_context(self, length):
         """Raises `ValueError` for a sequence that is longer than the backbone's context."""

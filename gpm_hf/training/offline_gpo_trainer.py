@@ -10,6 +10,7 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from gpm_hf.scoring.loading import load_tokenizer
+from gpm_hf.training.new_tokens import check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.offline_batches import (
     PAIR,
     SINGLE_TO_PAIR,
@@ -133,14 +134,18 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
         fetch_own_batches(args)
         if isinstance(train_dataset, Dataset) and len(train_dataset) == 0:
             raise ValueError("The train data set is empty: there is nothing to learn from.")
+        revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
+        options = {"trust_remote_code": args.trust_remote_code} | ({} if revision is None else {"revision": revision})
         if processing_class is None:
-            revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
-            options = {} if revision is None else {"revision": revision}
-            processing_class = load_tokenizer(model_name, trust_remote_code=args.trust_remote_code, **options)
+            processing_class = load_tokenizer(model_name, **options)
         if isinstance(processing_class, ProcessorMixin):
             raise TypeError(
                 f"This trainer reads text alone: give the tokenizer of the {type(processing_class).__name__}."
             )
+        if isinstance(model, str):
+            check_tokenizer(processing_class, vocabulary_of_checkpoint(model, **options))
+        else:
+            check_tokenizer(processing_class, model.config.get_text_config().vocab_size)
         if processing_class.pad_token is None:
             processing_class.pad_token = processing_class.eos_token
         # Before the rows are tokenised: what was made of them does not know where they are from.

@@ -27,6 +27,7 @@ from gpm_hf.training.preference_signal import (
     load_preference_signal,
     opponent_mean_scores,
 )
+from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.reward_model_signal import RewardModelSignal
 from gpm_hf.training.row_means import NamedEvaluationsMixin
@@ -153,6 +154,7 @@ class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
         if args is None:
             model_name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = OnlineGPOConfig(f"{model_name.split('/')[-1]}-GPO")
+        check_prompt_columns(train=train_dataset, eval=eval_dataset)
         _check_number_of_prompts(train_dataset, args)
         interactive = [name for name in ("tools", "rollout_func", "environment_factory") if kwargs.get(name)]
         if interactive and args.win_rate_prompts:

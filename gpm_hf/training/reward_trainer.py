@@ -25,10 +25,11 @@ from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_m
 from gpm_hf.training.adapters import adapter_config
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
 from gpm_hf.training.losses import cross_entropy_loss, label_sides, regression_loss
+from gpm_hf.training.new_tokens import check_base, check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
-from gpm_hf.training.row_means import COUNTED, RowMeansMixin, fetch_own_batches
+from gpm_hf.training.row_means import COUNTED, NO_SEARCH, RowMeansMixin, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, preference_model_record
 from gpm_hf.training.spectral_heads import spectral_embedding_head
 
@@ -88,6 +89,8 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
         peft_config: Any = None,
         **kwargs: Any,
     ):
+        if "model_init" in kwargs:
+            raise ValueError(f"`model_init` is for a search of hyper-parameters. {NO_SEARCH}")
         if args is None:
             name = model if isinstance(model, str) else model.config.name_or_path
             args = GPMRewardConfig(f"{os.path.basename(name.rstrip('/')) or 'model'}-GPM")
@@ -134,6 +137,15 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
                 "The heads of this PEFT model are frozen, and new heads are random numbers. Name them in its "
                 "`modules_to_save`, or pass the model without an adapter and a `peft_config`."
             )
+        check_tokenizer(processing_class, self.gpm.config.text_config.vocab_size)
+        base, base_size = None, 0
+        if peft_config is not None or is_peft_model(model):
+            base = model.active_peft_config.base_model_name_or_path if is_peft_model(model) else model.name_or_path
+        if base:  # a model made from a configuration has no name, and nobody could load its adapter
+            base_size = self.gpm.config.text_config.vocab_size
+            if not is_named:
+                base_size = vocabulary_of_checkpoint(base, trust_remote_code=args.trust_remote_code)
+            check_base(self.gpm.config.text_config.vocab_size, base, base_size)
         context = self.gpm.context_length
         if context is not None and (args.max_length is None or args.max_length > context):
             logger.warning(f"max_length={args.max_length} is lowered to {context}, the backbone's context.")
@@ -186,6 +198,8 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
             **kwargs,
         )
         self.args.model_init_kwargs = args.model_init_kwargs
+        if base:  # the tokens of a `chat_template_path` have come since
+            check_base(self.gpm.config.text_config.vocab_size, base, base_size)
         if self._starts_spectral(is_new):
             self._initialize_embedding_head()
         # For quantised models the parent casts all that is trained to bfloat16, the heads too.

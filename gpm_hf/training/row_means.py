@@ -11,6 +11,11 @@ from transformers import Trainer
 COUNTED = "counted"
 # Sampling strategies that read the rows' lengths.
 BY_LENGTH = ("group_by_length", "batch_rebalance")
+NO_SEARCH = (
+    "This trainer settles much with its first model (heads, data, adapters), so it cannot exchange it from trial to "
+    "trial. Make a trainer for each: optuna and Ray Tune take a function that builds one, trains it and returns "
+    '`trainer.evaluate()["eval_loss"]`.'
+)
 
 
 def fetch_own_batches(args: Any) -> None:
@@ -50,6 +55,10 @@ class NamedEvaluationsMixin(Trainer):
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         recorded.clear()  # or `log` would add them once more
         return output
+
+    def hyperparameter_search(self, *arguments, **options):
+        """Refused: see the message."""
+        raise NotImplementedError(f"hyperparameter_search is not offered. {NO_SEARCH}")
 
     def mean_of(self, values: list[float]) -> float | None:
         """What is logged of an evaluation's values under one name; NaN is what was undefined in a batch."""

@@ -447,6 +447,15 @@ def test_table_of_completions(tmp_path):
         assert group["advantage"].tolist() == pytest.approx(means, abs=1e-4)
 
 
+def test_data_without_prompts_are_refused(tmp_path):
+    """Not by a `KeyError` in the middle of the first step."""
+    questions = chat_prompts().rename_column("prompt", "question")
+    with pytest.raises(ValueError, match=r"The train data set has the columns \['question'\] and no `prompt`"):
+        make_trainer(tmp_path, prompts=questions)
+    with pytest.raises(ValueError, match=r"The held_out data set has the columns \['question'\]"):
+        make_trainer(tmp_path, eval_dataset={"held_out": questions})
+
+
 def test_evaluation(tmp_path):
     trainer = make_trainer(tmp_path, eval_dataset=chat_prompts(2), per_device_eval_batch_size=4, max_steps=1)
     metrics = trainer.evaluate()

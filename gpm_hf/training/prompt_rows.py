@@ -1,0 +1,21 @@
+"""Data sets of prompts, as online training takes them."""
+
+from typing import Any
+
+
+def check_prompt_columns(**datasets: Any) -> None:
+    """
+    Args:
+        datasets: data sets by their names, or dictionaries of several; `None` where there is none.
+
+    Raises:
+        ValueError: one has no column `prompt`, naming it and its columns.
+    """
+    for name, dataset in datasets.items():
+        if isinstance(dataset, dict):
+            check_prompt_columns(**dataset)
+        elif dataset is not None and dataset.column_names is not None and "prompt" not in dataset.column_names:
+            raise ValueError(
+                f"The {name} data set has the columns {sorted(dataset.column_names)} and no `prompt`, to which the "
+                "policy could respond. Rename the column with the prompts: strings, or lists of chat messages."
+            )
