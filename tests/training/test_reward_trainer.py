@@ -186,6 +186,7 @@ FORMATS = {
         "rejected": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Go."}],
     },
 }
+FORMATS["whole conversations beside the prompt"] = {"prompt": "Hi?", **FORMATS["implicit prompt, conversations"]}
 
 
 @pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS.keys())
@@ -397,11 +398,11 @@ def test_a_lora_run_resumes_with_its_heads(tmp_path):
             assert torch.allclose(parameter, trained[name], atol=1e-6), name
 
 
-def test_a_prompt_inside_chosen_and_beside_it_is_refused(tmp_path):
-    """Encoded twice it would train well, and score something else."""
+def test_a_prompt_beside_other_conversations_is_refused(tmp_path):
+    """Encoded before them it would train well, and score something else."""
     row = FORMATS["implicit prompt, conversations"]
-    with pytest.raises(ValueError, match="encoded twice"):
-        make_trainer(tmp_path, rows=[{"prompt": "Hi?", **row}])
+    with pytest.raises(ValueError, match=r"Row 0\b.*cannot be used"):
+        make_trainer(tmp_path, rows=[{"prompt": "Who?", **row}])
 
 
 def test_a_peft_model_with_frozen_heads_is_refused(tmp_path):
