@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def group_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    def describe(row: dict, scores: Any) -> dict:
+    def describe(row: dict, scores: Any, bound: float | None) -> dict:
         return {"scores": scores.tolist(), "probabilities": scores.sigmoid().tolist()}
 
     def show(row: dict, result: dict) -> str:
@@ -87,12 +88,14 @@ def score_table(scores: list[list[float]], responses: list) -> str:
 
 
 def _rank(options: argparse.Namespace) -> None:
-    from gpm_hf.modeling import mean_scores
+    from gpm_hf.modeling import mean_scores, within_rounding
     from gpm_hf.preference import ranking
 
-    def describe(row: dict, scores: Any) -> dict:
+    def describe(row: dict, scores: Any, bound: float | None) -> dict:
+        means = mean_scores(scores)
         found = {"rule": options.rule, "ranking": ranking(scores, options.rule).tolist()}
-        return found | {"mean_scores": mean_scores(scores).tolist()} | _rule_values(options.rule, scores)
+        found |= {"mean_scores": means.tolist(), "within_rounding": within_rounding(means, bound)}
+        return found | _rule_values(options.rule, scores)
 
     def show(row: dict, result: dict) -> str:
         title, cell = _rule_column(result)
@@ -101,9 +104,11 @@ def _rank(options: argparse.Namespace) -> None:
         for place, index in enumerate(result["ranking"], 1):
             mean = f"{result['mean_scores'][index]:+.2f}"
             lines.append(f"{place:>4}  {mean:>13}  {cell(index):>{len(title)}}[{index}] {shorten(texts[index])}")
+        for a, b in result["within_rounding"]:
+            lines.append(f"[{a}] and [{b}] are closer than rounding can tell: their order may change with the batch")
         return "\n".join(lines)
 
-    outputs = ("rule", "ranking", "mean_scores", "von_neumann_winner", "copeland", "smith_set")
+    outputs = ("rule", "ranking", "mean_scores", "within_rounding", "von_neumann_winner", "copeland", "smith_set")
     _score_groups(options, describe, show, at_least=2, outputs=outputs)
 
 
@@ -142,11 +147,23 @@ def _score_groups(
     rows = read_groups(options, at_least)
     model, tokenizer = load_model(options)
     for row, scores in zip(rows, matrices_of(rows, model, tokenizer, **_batch(options, model))):
-        result = describe(row, scores)
+        result = describe(row, scores, model.rounding_bound(scores))
         if options.format == "json":
             print(json_text(names_of(row) | result))
         else:
             print(show(row, result))
+    _say_rounding(model)
+
+
+def _say_rounding(model: Any) -> None:
+    """On standard error, where the model computes in less than float32."""
+    import torch
+
+    if model.dtype != torch.float32:
+        bound = model.rounding_bound()
+        size = "with the batch" if bound is None else f"by up to {bound:.2g} with the batch (measured)"
+        dtype = str(model.dtype).removeprefix("torch.")
+        print(f"Computed in {dtype}: log-odds move {size}; --precise computes in float32.", file=sys.stderr)
 
 
 def matrices_of(rows: list[dict], model: Any, tokenizer: Any, **batch: int) -> list:
@@ -184,17 +201,19 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
         stat = os.stat(options.input)
         settings["input_size"], settings["input_changed"] = stat.st_size, stat.st_mtime
     model, tokenizer = load_model(options)
+    settings["template_date"], settings["computed_in"] = model.config.template_date, str(model.dtype)
     batch = _batch(options, model)
     count = score_stream(
         _groups(options, at_least, outputs),
         lambda prompts, groups: model.preference_scores(tokenizer, prompts, groups, **batch),
-        describe,
+        lambda row, scores: describe(row, scores, model.rounding_bound(scores)),
         options.output,
         settings,
         options.chunk_size,
     )
     if PartialState().is_main_process:
         print(f"{count} rows written to {options.output}.")
+        _say_rounding(model)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -206,6 +225,7 @@ def _compare(options: argparse.Namespace) -> None:
         print(json.dumps({"probability": probability, "log_odds": log_odds}))
     else:
         print(f"A is preferred to B with probability {probability:.1%} (log-odds {log_odds:+.2f})")
+    _say_rounding(model)
 
 
 def read_groups(options: argparse.Namespace, at_least: int, outputs: Collection[str] = ()) -> list[dict]:

@@ -72,6 +72,8 @@ def write_card(
         embedding_dim=config.get("embedding_dim"),
         prompt_format=config.get("prompt_format"),
         template_date=config.get("template_date"),
+        dtype=config.get("dtype"),
+        rounding=_rounding(config),
         settings=markdown_table(["setting", "value"], record.settings.items()),
         data_sources=[
             f"`{one['name']}`" + (f", revision `{one['revision']}`" if one["revision"] else "")
@@ -157,3 +159,13 @@ def _result_tables(results: list[dict[str, Any]]) -> str:
             rows.append((metric.replace("_", " "), f"{value:.4g}{spread}"))
         parts.append(f"`{one['evaluation']}` on `{one['data']}`:\n\n{markdown_table(['metric', 'value'], rows)}")
     return "\n\n".join(parts)
+
+
+def _rounding(config: dict[str, Any]) -> str:
+    """How far a preference model's log-odds move with the batch in the type it is stored in, where that is known."""
+    from gpm_hf.modeling import GPMConfig, rounding_bound
+
+    if config.get("model_type") != GPMConfig.model_type or "dtype" not in config:
+        return ""
+    bound = rounding_bound(GPMConfig.from_dict(config), config["dtype"])
+    return "" if bound is None else f"{bound:.2g}"

@@ -7,6 +7,7 @@ from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
 from .pooling_gpm import input_device
+from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
 from .template_date_gpm import TEMPLATE_DATE, checked_date, fixed_templates
 
@@ -33,4 +34,6 @@ __all__ = [
     "preference_matrix",
     "rank_responses",
     "read_group",
+    "rounding_bound",
+    "within_rounding",
 ]

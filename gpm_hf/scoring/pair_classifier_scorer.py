@@ -36,7 +36,7 @@ class PairClassifierScorer(PairScorer):
         average (`bool`, defaults to `True`): with both orders, (s_ij - s_ji) / 2; else the matrix as the model
             gave it.
         pooling (`str`, defaults to `"model"`): see [`RewardModelScorer`].
-        batch_size (`int`, defaults to 16): sequences encoded at once; the result does not depend on it.
+        batch_size (`int`, defaults to 16): sequences encoded at once; on it the result depends by rounding alone.
         max_length (`int`, *optional*): the most tokens the model reads; by default what its configuration and its
             tokenizer say. (DeBERTa's positions are relative, so PairRM reads 2048.)
         name (`str`, *optional*): how a table calls it.

@@ -34,7 +34,7 @@ class RewardModelScorer(ScorerBase):
             tokenizer makes of a pair of texts, as for OpenAssistant's DeBERTa reward models.
         pooling (`str`, defaults to `"model"`): `"last_token"` for a decoder of transformers whose padding id is also
             EOS, but that was trained with the reward at that last EOS; with `"model"` it would be read one earlier.
-        batch_size (`int`, defaults to 16): sequences encoded at once; the result does not depend on it.
+        batch_size (`int`, defaults to 16): sequences encoded at once; on it the result depends by rounding alone.
         max_length (`int`, *optional*): the most tokens the model reads; by default what its configuration and its
             tokenizer say.
         template_date (`str`, *optional*): the date, "YYYY-MM-DD", that a chat template writes which asks for today's;

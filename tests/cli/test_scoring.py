@@ -115,3 +115,67 @@ def test_errors_say_what_to_do_and_write_nothing(capsys, folder, tmp_path):
     code, _, err = ask(capsys, "score", folder, "--input", tmp_path / "bad.jsonl", "--output", output)
     assert code == 1 and "line 2 has no `prompt` and `responses`" in err
     assert not output.exists()
+
+
+@pytest.fixture(scope="module")
+def half_folder(tmp_path_factory):
+    """The model of `folder` in bfloat16."""
+    import torch
+
+    path = tmp_path_factory.mktemp("half")
+    model = build_gpm(embedding_dim=4)
+    model.model.to(torch.bfloat16)
+    model.config.dtype = torch.bfloat16
+    model.save_pretrained(path)
+    build_tokenizer().save_pretrained(path)
+    return str(path)
+
+
+def test_bfloat16_is_said_and_precise_is_float32(capsys, half_folder, folder, tmp_path):
+    import torch
+
+    from gpm_hf.modeling import GPMForPreference
+
+    _, out, err = ask(capsys, "score", half_folder, *group(*RESPONSES), "--format", "json")
+    assert "Computed in bfloat16: log-odds move by up to 0.5" in err and "--precise" in err
+    rounded = torch.tensor(json.loads(out)["scores"])
+    _, out, err = ask(capsys, "score", half_folder, *group(*RESPONSES), "--format", "json", "--precise")
+    assert "bfloat16" not in err
+    scores = torch.tensor(json.loads(out)["scores"])
+    model = GPMForPreference.from_pretrained(half_folder, dtype="float32").eval()
+    expected = model.preference_scores(build_tokenizer(), PROMPT, RESPONSES)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+    assert (scores - rounded).abs().max() > 1e-3
+    code, _, err = ask(capsys, "score", folder, *group(*RESPONSES), "--precise", "--dtype", "bfloat16")
+    assert code and "--precise is float32" in err
+
+
+def test_rank_names_what_is_closer_than_rounding(capsys, half_folder, folder):
+    close = ("Red and green", "Red, green", "Blue is best", "A river")
+    _, out, _ = ask(capsys, "rank", half_folder, *group(*close), "--format", "json")
+    found = json.loads(out)
+    means = [found["mean_scores"][index] for index in found["ranking"]]
+    expected = [
+        list(pair)
+        for pair, better, worse in zip(zip(found["ranking"], found["ranking"][1:]), means, means[1:])
+        if 0 < better - worse <= 0.5
+    ]
+    assert expected and found["within_rounding"] == expected
+    _, out, _ = ask(capsys, "rank", half_folder, *group(*close))
+    first, second = expected[0]
+    assert f"[{first}] and [{second}] are closer than rounding can tell" in out
+    _, out, _ = ask(capsys, "rank", folder, *group(*close), "--format", "json")
+    assert json.loads(out)["within_rounding"] == []
+
+
+def test_a_resumed_file_is_of_one_date_and_type(capsys, folder, tmp_path, monkeypatch):
+    from gpm_hf.scoring import streaming
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": PROMPT, "responses": list(RESPONSES)}) + "\n" for _ in range(3)))
+    settings = []
+    monkeypatch.setattr(
+        streaming, "map_in_shards", lambda rows, score, output, found, size: settings.append(found) or 3
+    )
+    ask(capsys, "score", folder, "--input", str(rows), "--output", str(tmp_path / "out.jsonl"))
+    assert settings[0]["template_date"] == "2024-07-26" and settings[0]["computed_in"] == "torch.float32"
