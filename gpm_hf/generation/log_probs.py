@@ -5,7 +5,10 @@ from typing import Any
 
 import torch
 
+from gpm_hf.data.rendered_answers import rendering_fault
 from gpm_hf.modeling import encode_group
+
+from .prompts import prompt_messages
 
 
 def response_log_probs(
@@ -27,17 +30,21 @@ def response_log_probs(
         For each group natural logarithms.
 
     Raises:
-        ValueError: a prompt that the template renders differently when a response follows, by its number.
+        ValueError: a response that is not rendered as prompt, answer and end, by the numbers of prompt and response.
     """
     prompt_ids, response_ids = [], []
     for number, (prompt, responses) in enumerate(zip(prompts, groups)):
         encoded = encode_group(tokenizer, prompt, responses, template_date=None)
         assert encoded.prompt_ids is not None
+        faults = [rendering_fault(tokenizer, prompt_messages(prompt), response) for response in responses]
         if not encoded.prompt_is_inside:
-            raise ValueError(
-                f"Prompt {number}: the chat template renders it differently when a response follows, so its responses "
-                "are not what the policy would be asked for: give `token_log_probs` the ids that were sampled."
-            )
+            faults = [fault or "the prompt and the response share a token" for fault in faults]
+        for place, fault in enumerate(faults):
+            if fault:
+                raise ValueError(
+                    f"Prompt {number}, response {place}: {fault}, so these tokens are not what a policy sampled. Give "
+                    "the ids that were sampled to `token_log_probs`."
+                )
         prompt_ids.append(encoded.prompt_ids)
         response_ids.append([ids[len(encoded.prompt_ids) :] for ids in encoded.sequences])
     return token_log_probs(model, prompt_ids, response_ids, batch_size)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from gpm_hf.data.rendered_answers import rendering_fault
 from gpm_hf.data.sampled_ids import check_ids
 
 
@@ -86,26 +87,15 @@ def _fault(row: dict[str, Any], side: str, tokenizer: Any) -> str | None:
         return None
     answer, *further = response
     given = {name for name, value in answer.items() if value}
-    if further or given - {"role", "content"} or not isinstance(answer["content"], str):
+    if further or given - {"role", "content"} or not isinstance(answer.get("content"), str):
         return f"`{side}` is more than one text of the assistant"
     tools = row.get("tools")
     options = {
         "tools": json.loads(tools) if isinstance(tools, str) else tools,
         **(row.get("chat_template_kwargs") or {}),
     }
-    before = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
-    whole = tokenizer.apply_chat_template([*prompt, answer], tokenize=False, **options)
-    if not whole.startswith(before):
-        return "the chat template renders the prompt differently when a response follows"
-    written = whole[len(before) :].strip()
-    text = answer["content"].strip()
-    if not written.startswith(text):
-        return f"the chat template writes {_beginning(written)} after the prompt where {_beginning(text)} was given"
+    fault = rendering_fault(tokenizer, prompt, answer["content"], **options)
     ids = tokenizer.apply_chat_template(prompt, return_dict=True, add_generation_prompt=True, **options)["input_ids"]
-    if row["prompt_ids"] != ids:
+    if fault is None and row["prompt_ids"] != ids:
         return "the end of the prompt and the beginning of a response become one token"
-    return None
-
-
-def _beginning(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")
+    return fault

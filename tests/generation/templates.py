@@ -18,8 +18,14 @@ SPECIAL = {
 TEMPLATES = ("llama3", "qwen3", "deepseek_r1_distill", "gptoss")
 
 
-def template_tokenizer(name):
+def chat_template(name):
+    """A template as TRL ships it."""
     import trl
+
+    return (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def template_tokenizer(name):
     from transformers import AddedToken
 
     tokenizer = build_tokenizer()
@@ -28,8 +34,7 @@ def template_tokenizer(name):
     tokenizer.eos_token = SPECIAL[name][0]
     if name.startswith(("llama3", "deepseek")):
         tokenizer.bos_token = SPECIAL[name][1]
-    template = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
-    tokenizer.chat_template = template.read_text(encoding="utf-8")
+    tokenizer.chat_template = chat_template(name)
     return tokenizer
 
 

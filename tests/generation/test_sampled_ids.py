@@ -7,10 +7,19 @@ import math
 import pytest
 
 from gpm_hf.data.policy_data import all_responses, select_pairs
+from gpm_hf.data.rendered_answers import rendering_fault
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.generation import PolicySampler, SamplingOptions, encode_prompt, response_log_probs, token_log_probs
 from gpm_hf.generation.sampled_group import response_text
-from tests.generation.templates import TEMPLATES, hand_log_prob, table_policy, template_policy, template_tokenizer
+from tests.conftest import build_tokenizer
+from tests.generation.templates import (
+    TEMPLATES,
+    chat_template,
+    hand_log_prob,
+    table_policy,
+    template_policy,
+    template_tokenizer,
+)
 from tests.training.online import prefer_by_text
 from tests.training.test_offline_gpo import make_trainer
 
@@ -187,6 +196,18 @@ def test_texts_of_others_are_trained_where_they_are_rendered_whole(tmp_path):
     assert tokenizer.decode(trainer.train_dataset[0]["chosen_ids"]) == f"{rows[0]['responses'][0]}<|im_end|>\n"
 
 
+WHOLE = "cohere cohere2 gemma gemma3 gemma4 lfm2 llama3 llama3_1 llama3_2 phi3 phi3_5 qwen2_5 qwen3_5_nothink".split()
+OTHERWISE = "deepseek_r1_distill deepseekv3 glm4moe gptoss nemotron_3_nano qwen3 qwen3_5_think qwen3_6 qwen3_8".split()
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *OTHERWISE])
+def test_which_templates_render_a_plain_answer_whole(name):
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = chat_template(name)
+    fault = rendering_fault(tokenizer, [{"role": "user", "content": "Where?"}], "Paris.")
+    assert (fault is None) == (name in WHOLE), fault
+
+
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
@@ -204,9 +225,8 @@ def test_texts_of_others_that_are_rendered_otherwise_are_refused(tmp_path, name,
     plain = {"prompt": "Where?", "responses": ["Paris.", "Red."], "scores": [[0.0, 1.0], [-1.0, 0.0]]}
     with pytest.raises(ValueError, match=rf"Row 0: the chat template {fault}.*`chosen`.*response_ids"):
         make_trainer(tmp_path, selection([plain]), template_policy(tokenizer), tokenizer)
-    if name == "deepseek_r1_distill":
-        with pytest.raises(ValueError, match=r"Prompt 0: the chat template renders it differently"):
-            response_log_probs(template_policy(tokenizer), tokenizer, ["Where?"], [["Paris."]])
+    with pytest.raises(ValueError, match=rf"Prompt 0, response 0: the chat template {fault}"):
+        response_log_probs(template_policy(tokenizer), tokenizer, ["Where?"], [["Paris."]])
 
 
 def test_ids_are_checked(tmp_path):
