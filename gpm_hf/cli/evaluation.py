@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpm_hf.cli import evaluation_pairs, evaluation_policies, recipes
+from gpm_hf.cli import evaluation_best_of, evaluation_pairs, evaluation_policies, recipes
 from gpm_hf.cli.common import load_model, model_command
 from gpm_hf.hub.results import save_result
 
@@ -30,6 +30,7 @@ def add_commands(commands: Any) -> None:
     cyclic.add_argument("--output", help="a JSON file for the numbers; in MODEL/results the card picks them up")
     cyclic.add_argument("--picture", help="a PNG file: learned cycles in the preference plane")
     evaluation_pairs.add_kinds(kinds)
+    evaluation_best_of.add_kinds(kinds)
     evaluation_policies.add_kinds(kinds)
     recipes.add_ablation(kinds)
 

@@ -1,4 +1,4 @@
-"""What `gpm-hf eval rewardbench` and `gpm-hf eval pairs` share: scorers, pairs to score, files for the numbers."""
+"""What `gpm-hf eval rewardbench`, `rewardbench2` and `pairs` share: scorers, pairs to score, files for the numbers."""
 
 import argparse
 import json
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from gpm_hf.scoring import Scorer
 
 _FLOORS = ("random", "constant")
+_PAIRS = (
+    "files (.jsonl, .json, .csv, .tsv, also with .gz, .parquet) or data sets of the Hub: `prompt`, `chosen`, "
+    "`rejected`, as a model is trained on them, and perhaps `subset`, or RM-Bench's or JudgeBench's columns"
+)
 
 
-def scorer_command(commands: Any, name: str, text: str, run: Callable) -> argparse.ArgumentParser:
-    """A command whose first arguments are scorers, and which reads pairs."""
+def scorer_command(commands: Any, name: str, text: str, run: Callable, data: str = _PAIRS) -> argparse.ArgumentParser:
+    """A command whose first arguments are scorers, and which reads pairs, or what `data` says."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument(
         "scorers",
@@ -32,12 +36,11 @@ def scorer_command(commands: Any, name: str, text: str, run: Callable) -> argpar
         "--dataset",
         required=True,
         nargs="+",
-        help="files (.jsonl, .json, .csv, .tsv, also with .gz, .parquet) or data sets of the Hub: `prompt`, `chosen`, "
-        "`rejected`, as a model is trained on them, and perhaps `subset`, or RM-Bench's or JudgeBench's columns",
+        help=data,
     )
     parser.add_argument("--config", help="the data sets' configuration")
     parser.add_argument("--split", help="the data sets' split (default: the benchmark's own, or the only one)")
-    parser.add_argument("--limit", type=int, help="only so many pairs of each data set, the first")
+    parser.add_argument("--limit", type=int, help="only so many rows of each data set, the first")
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -155,7 +158,7 @@ def read_datasets(options: argparse.Namespace, scorers: list["Scorer"]) -> tuple
     from gpm_hf.scoring import ScorerBase
 
     needs_prompt = any(not isinstance(scorer, ScorerBase) or scorer.needs_prompt for scorer in scorers)
-    count_tokens = _token_counter(scorers) if options.max_tokens else None
+    count_tokens = token_counter_of(scorers) if options.max_tokens else None
     rows, reports = [], []
     for source in options.dataset:
         pairs, report = read_pairs(
@@ -174,7 +177,13 @@ def read_datasets(options: argparse.Namespace, scorers: list["Scorer"]) -> tuple
     return rows, reports
 
 
-def _token_counter(scorers: list["Scorer"]) -> Callable[[Any, Any], int]:
+def token_counter_of(scorers: list["Scorer"]) -> Callable[[Any, Any], int]:
+    """
+    What `--max-tokens` counts: of a prompt with a response, the most tokens for any scorer.
+
+    Raises:
+        ValueError: no scorer that reads responses one by one.
+    """
     from gpm_hf.data.pair_files import token_counter
     from gpm_hf.scoring import GPMScorer, RewardModelScorer
 
@@ -196,7 +205,7 @@ def data_name(options: argparse.Namespace) -> str:
     """What was measured on, for a card."""
     sources = [Path(source).name if Path(source).exists() else source for source in options.dataset]
     limits = [
-        f"first {options.limit} pairs" if options.limit else None,
+        f"first {options.limit} {'rows' if options.kind == 'rewardbench2' else 'pairs'}" if options.limit else None,
         f"up to {options.max_tokens} tokens" if options.max_tokens else None,
     ]
     return ", ".join(part for part in (*sources, options.config, options.split, *limits) if part)
@@ -214,7 +223,7 @@ def write_output(
     as it is.
 
     Args:
-        evaluation: "rewardbench" or "pairs".
+        evaluation: "rewardbench", "rewardbench2" or "pairs".
         answer: everything, with a list `results`, one per scorer.
         card_numbers: per scorer, numbers to stand beside its result's own, for the card.
         picture: for the card.
