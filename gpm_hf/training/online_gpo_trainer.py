@@ -355,7 +355,7 @@ class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
 
     def _local(self, values):
         """This process's rows of values (G, K) of all groups."""
-        flat = torch.empty(values.numel(), device=values.device)
+        flat = torch.empty(values.numel(), dtype=values.dtype, device=values.device)
         flat[self._groups.flatten()] = values.flatten()
         count = len(flat) // self.accelerator.num_processes
         return flat[self.accelerator.process_index * count :][:count]

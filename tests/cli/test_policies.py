@@ -35,7 +35,7 @@ def test_the_best_of_n_is_chosen_by_the_rule(capsys, folder, backbone_folder, tm
         assert [row["prompt"] for row in rows] == [f"Question {number}?" for number in range(5)]
         for row in rows:
             scores = model.preference_scores(tokenizer, row["prompt"], row["responses"])
-            assert row["mean_scores"] == pytest.approx(scores.mean(-1).tolist(), abs=1e-5)
+            assert row["mean_scores"] == pytest.approx(scores.mean(-1).tolist(), abs=3e-5)
             assert row["index"] == int(select(scores, rule)) and row["best"] == row["responses"][row["index"]]
     # The same answers, whatever is then chosen.
     assert all(

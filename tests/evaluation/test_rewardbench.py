@@ -174,10 +174,11 @@ def test_batches_and_padding_change_nothing(kind):
     alone = measure(1, "right")
     # No two rows alike, and nothing so close to a tie that rounding could decide it.
     assert len(set(np.abs(alone.pairs.log_odds).round(4))) > 60
-    assert np.abs(alone.pairs.log_odds).min() > 1e-4
+    assert np.abs(alone.pairs.log_odds).min() > 1e-3
     for batch_size in (1, 8, 32):
         for side in ("left", "right"):
             result = measure(batch_size, side)
-            assert np.abs(result.pairs.log_odds - alone.pairs.log_odds).max() < 1e-4
+            # Rewards of some tens: float32 rounds them by 1e-6, tau = 0.1 and other kernels make it 1e-4.
+            assert np.abs(result.pairs.log_odds - alone.pairs.log_odds).max() < 1e-3
             assert result.sections == alone.sections
             assert result.pairs.forward_passes == alone.pairs.forward_passes == 128

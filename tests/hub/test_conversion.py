@@ -229,7 +229,7 @@ class TestAuthorsNumbers:
                 raw = np.subtract.outer(chat["rewards"], chat["rewards"])
             else:
                 raw = np.array(chat["scores"])
-            np.testing.assert_allclose(scores.numpy() * expected["tau"], raw, atol=1e-5)
+            np.testing.assert_allclose(scores.numpy() * expected["tau"], raw, rtol=1e-6, atol=1e-5)
 
     def test_interpreter_without_the_package(self, shared, stranger):
         for name in CHECKPOINTS:

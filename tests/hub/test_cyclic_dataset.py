@@ -74,34 +74,36 @@ def test_a_folder_with_files_is_not_touched(built, tmp_path):
 
 
 def test_push_and_load_all_configurations(hub_server, built, tmp_path):
-    push = """
-        import sys
-        from gpm_hf.hub.cyclic_dataset import push_cyclic_dataset
-        push_cyclic_dataset(sys.argv[1], "alice/cyclic", private=True)
-    """
     copy = save_cyclic_dataset(built, tmp_path / "named", "made up", repo="alice/cyclic")
-    run_python(hub_server, push, copy, token="hf_alice")
-    assert len(hub_server.matching("^POST .*/commit/main")) == 1
-    load = """
-        import json, sys
+    (block,) = re.findall(r"```python\n(.*?)```", (copy / "README.md").read_text(), re.DOTALL)
+    script = """
+        import sys
         from datasets import load_dataset
-        for name in sys.argv[1:]:
+        from gpm_hf.hub.cyclic_dataset import push_cyclic_dataset
+        folder, block, *names = sys.argv[1:]
+        push_cyclic_dataset(folder, "alice/cyclic", private=True)
+        for name in names:
             whole = load_dataset("alice/cyclic", name)
             streamed = load_dataset("alice/cyclic", name, split="train", streaming=True)
             assert list(streamed) == list(whole["train"])
             print(name, *(len(rows) for rows in whole.values()))
         print(load_dataset("alice/cyclic", "all_groups", split="train").column_names)
+        shown = {}
+        exec(block, shown)
+        print(len(shown["pairs"]), len(shown["groups"]))
     """
-    out = run_python(hub_server, load, *built, token="hf_alice").stdout
-    card = hub_server.repo("alice/cyclic", "datasets").resolve("main").files["README.md"].data.decode()
-    (block,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    shown = run_python(hub_server, block + "\nprint(len(pairs), len(groups))", token="hf_alice").stdout
-    assert shown.split() == [str(len(built["all"]["train"])), str(len(built.groups("all")["train"]))]
+    out = run_python(hub_server, script, copy, block, *built, token="hf_alice").stdout
+    assert len(hub_server.matching("^POST .*/commit/main")) == 1
+    pushed = hub_server.repo("alice/cyclic", "datasets").resolve("main").files["README.md"].data.decode()
+    assert pushed == (copy / "README.md").read_text()
+    lines = out.splitlines()
+    assert lines[-1].split() == [str(len(built["all"]["train"])), str(len(built.groups("all")["train"]))]
     for name, splits in built.items():
-        assert f"{name} {' '.join(str(len(rows)) for rows in splits.values())}\n" in out
-    assert "['prompt', 'responses', 'scores']" in out
+        assert f"{name} {' '.join(str(len(rows)) for rows in splits.values())}" in lines
+    assert "['prompt', 'responses', 'scores']" in lines
+    load = "from datasets import load_dataset; load_dataset('alice/cyclic', 'all')"
     with pytest.raises(RuntimeError, match=r"doesn't exist on the Hub or cannot be accessed|401"):
-        run_python(hub_server, load, "all")
+        run_python(hub_server, load)
 
 
 def test_a_second_upload_leaves_no_file_of_the_first(hub_server, folder, tmp_path):

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 from huggingface_hub import ModelCard
 
+from gpm_hf.cli import main
 from tests.conftest import CODE
 from tests.loopback_hub import HubServer, run_python
 
@@ -89,29 +90,36 @@ def trained(hub, tmp_path_factory):
     return folder, json.loads(done.stdout.splitlines()[-1])
 
 
-def assert_close(found, expected, tolerance=1e-5):
+# Largest difference of log-odds; merging changes the weights by a rounding.
+TOLERANCE = {"gpm": 5e-5, "bt": 5e-5, "lora": 5e-5, "lora-of-gpm": 5e-5, "merged": 2e-4}
+
+
+def assert_close(found, expected, tolerance=5e-5):
     worst = max(abs(a - b) for line, other in zip(found, expected) for a, b in zip(line, other))
     assert worst <= tolerance, worst
 
 
-@pytest.mark.parametrize("name", ["gpm", "bt", "merged"])
-def test_a_stranger_loads_in_one_line_at_a_pinned_commit(hub, trained, name):
-    commit = hub.repo(f"alice/{name}").resolve("main").oid
-    load = """
-        import json
-        from transformers import AutoModel, AutoTokenizer, pipeline
-        repo, revision, prompt, *responses = sys.argv[1:]
+LOAD = """
+    import json
+    from transformers import AutoModel, AutoTokenizer, pipeline
+    prompt, *responses = sys.argv[2:]
+    for repo, revision in json.loads(sys.argv[1]).items():
         model = AutoModel.from_pretrained(repo, trust_remote_code=True, revision=revision).eval()
         tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=True, revision=revision)
         scores = model.preference_scores(tokenizer, prompt, responses).tolist()
         preference = pipeline("preference", model=repo, trust_remote_code=True, revision=revision)
         piped = preference({"prompt": prompt, "responses": responses})["scores"]
         print(json.dumps([scores, piped]))
-    """
-    token = "hf_alice" if name == "gpm" else None
-    done = run_python(hub, script(STRANGER, load), f"alice/{name}", commit, PROMPT, *RESPONSES, token=token)
-    for found in json.loads(done.stdout.splitlines()[-1]):
-        assert_close(found, trained[1][name], 1e-4 if name == "merged" else 1e-5)
+"""
+
+
+@pytest.mark.parametrize("names, token", [(["gpm"], "hf_alice"), (["bt", "merged"], None)], ids=["private", "public"])
+def test_a_stranger_loads_in_one_line_at_a_pinned_commit(hub, trained, names, token):
+    pinned = json.dumps({f"alice/{name}": hub.repo(f"alice/{name}").resolve("main").oid for name in names})
+    done = run_python(hub, script(STRANGER, LOAD), pinned, PROMPT, *RESPONSES, token=token)
+    for name, line in zip(names, done.stdout.splitlines()[-len(names) :], strict=True):
+        for found in json.loads(line):
+            assert_close(found, trained[1][name], TOLERANCE[name])
 
 
 def test_adapters_load_by_the_package(hub, trained):
@@ -129,17 +137,33 @@ def test_adapters_load_by_the_package(hub, trained):
     assert_close(lora_of_gpm, trained[1]["lora-of-gpm"])
 
 
-@pytest.mark.parametrize("name", ["gpm", "bt", "lora", "lora-of-gpm", "merged"])
-def test_the_cards_usage_blocks_run_and_give_the_models_scores(hub, trained, name):
-    card = hub.repo(f"alice/{name}").resolve("main").files["README.md"].data.decode()
-    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(blocks) == (1 if name.startswith("lora") else 2)
-    show = """
-        import json
-        print(json.dumps(scores.tolist()))
+@pytest.fixture(scope="module")
+def shown(hub, trained):
+    """What the usage blocks of the cards give, each card's in names of its own, all in one stranger's interpreter."""
+    run = """
+        import json, traceback
+        for name, code in json.loads(sys.argv[1]).items():
+            names = {}
+            try:
+                exec(code, names)
+                print(json.dumps([name, names["scores"].tolist()]))
+            except Exception:
+                print(json.dumps([name, traceback.format_exc()]))
     """
-    done = run_python(hub, script(STRANGER, *blocks, show), token="hf_alice")
-    assert_close(json.loads(done.stdout.splitlines()[-1]), trained[1][name], 1e-4 if name == "merged" else 1e-5)
+    codes = {}
+    for name in trained[1]:
+        card = hub.repo(f"alice/{name}").resolve("main").files["README.md"].data.decode()
+        blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        assert len(blocks) == (1 if name.startswith("lora") else 2)
+        codes[name] = "\n".join(blocks)
+    done = run_python(hub, script(STRANGER, run), json.dumps(codes), token="hf_alice")
+    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
+
+
+@pytest.mark.parametrize("name", ["gpm", "bt", "lora", "lora-of-gpm", "merged"])
+def test_the_cards_usage_blocks_run_and_give_the_models_scores(shown, trained, name):
+    assert isinstance(shown[name], list), shown[name]
+    assert_close(shown[name], trained[1][name], TOLERANCE[name])
 
 
 def test_cards_say_what_the_run_was_and_nothing_of_this_machine(hub, trained):
@@ -212,20 +236,20 @@ def test_an_interrupted_upload_leaves_the_previous_repository(trained, fault):
         assert set(server.repo("alice/model").resolve("main").files) == set(before.files)
 
 
-def test_dry_run_branches_pull_requests_and_a_local_base(hub, trained):
-    before = len(hub.requests)
+def test_dry_run_branches_pull_requests_and_a_local_base(hub, trained, capsys):
+    folder = str(trained[0] / "bt")
+    assert main(["push", folder, "alice/bt2", "--dry-run"]) == 0, "tests are offline: a request would be an error"
+    shown = capsys.readouterr().out
+    assert "model.safetensors" in shown and "would go to alice/bt2" in shown
     push = """
         import sys
         from gpm_hf.cli import main
-        sys.exit(main(["push", *sys.argv[1:]]))
+        command = ["push", sys.argv[1], "alice/bt2"]
+        sys.exit(main([*command, "--revision", "v2"]) or main([*command, "--create-pr"]))
     """
-    done = run_python(hub, push, trained[0] / "bt", "alice/bt2", "--dry-run")
-    assert "model.safetensors" in done.stdout and "would go to alice/bt2" in done.stdout
-    assert len(hub.requests) == before
-    run_python(hub, push, trained[0] / "bt", "alice/bt2", "--revision", "v2", token="hf_alice")
+    run_python(hub, push, folder, token="hf_alice")
     assert "model.safetensors" in hub.repo("alice/bt2").resolve("v2").files
     assert "model.safetensors" not in hub.repo("alice/bt2").resolve("main").files
-    run_python(hub, push, trained[0] / "bt", "alice/bt2", "--create-pr", token="hf_alice")
     assert "model.safetensors" in hub.repo("alice/bt2").resolve("refs/pr/1").files
     assert "model.safetensors" not in hub.repo("alice/bt2").resolve("main").files
 
@@ -259,6 +283,7 @@ POLICY = """
 """
 
 
+@pytest.mark.slow
 def test_policies_are_pushed_with_a_card_whose_usage_runs(hub, tmp_path):
     run_python(hub, POLICY, tmp_path, token="hf_alice", timeout=300)
     for name in ("policy", "policy-lora"):

@@ -120,7 +120,7 @@ class TestReload:
     def test_merged_log_odds_are_equal(self, trained, tokenizer):
         merged = load_preference_model(trained.folder).merge_and_unload()
         assert isinstance(merged, GPMForPreference)
-        torch.testing.assert_close(scores_of(merged, tokenizer), trained.scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(scores_of(merged, tokenizer), trained.scores, atol=3e-4, rtol=0)
 
     def test_merged_model_saves_as_an_ordinary_one(self, trained, tokenizer, tmp_path):
         merged = load_preference_model(trained.folder).merge_and_unload()
@@ -129,7 +129,7 @@ class TestReload:
         assert isinstance(again, GPMForPreference)
         assert again.state_dict().keys() == trained.before.keys()
         assert torch.equal(scores_of(again, tokenizer), scores_of(merged, tokenizer))
-        torch.testing.assert_close(scores_of(again, tokenizer), trained.scores, atol=1e-4, rtol=0)
+        torch.testing.assert_close(scores_of(again, tokenizer), trained.scores, atol=3e-4, rtol=0)
 
     def test_adapter_off_is_the_base_with_its_own_heads(self, trained, tokenizer):
         """The heads of a language model's adapter are new, so only a saved GPM has something to come back to."""

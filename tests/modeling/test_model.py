@@ -104,7 +104,7 @@ class TestAgainstHandComputation:
         rewards = states @ model.embedding_head.weight.detach().double().numpy()[0]
         embeddings, scales = model.embed(tokenizer, QUESTION, RESPONSES)
         assert scales is None
-        np.testing.assert_allclose(embeddings.numpy()[:, 0], rewards, atol=1e-5)
+        np.testing.assert_allclose(embeddings.numpy()[:, 0], rewards, atol=2e-5)
         expected = [[(first - second) / 0.5 for second in rewards] for first in rewards]
         scores = model.preference_scores(tokenizer, QUESTION, RESPONSES)
         np.testing.assert_allclose(scores.numpy(), expected, atol=1e-4)

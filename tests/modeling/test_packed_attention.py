@@ -154,7 +154,7 @@ def test_states_and_gradients_are_those_of_separate_sequences(architecture, kern
         output = model(**pack(groups, side="left" if seed % 2 else "right"))
         assert len(by_hand.calls) == layers, "each layer attends once"
         for found, wanted in zip((output.response_states, output.prompt_states), expected, strict=True):
-            assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-5)
+            assert torch.allclose(found, wanted, atol=3e-5, rtol=1e-5)
         found = gradients(model, (output.response_states, output.prompt_states))
         assert_same_gradients(found, gradients(original, expected))
 
@@ -228,7 +228,7 @@ def test_the_flex_kernel_itself(architecture, monkeypatch):
         output = model(**pack(groups))
         expected = separate_states(original, groups)
     for found, wanted in zip((output.response_states, output.prompt_states), expected, strict=True):
-        assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-5)
+        assert torch.allclose(found, wanted, atol=3e-5, rtol=1e-5)
     assert min(skipped) > 40, "blocks above the diagonal and of other rows"
 
 

@@ -106,12 +106,12 @@ def test_states_and_gradients_are_those_of_separate_sequences(architecture):
         output = model(**pack(groups))
         assert original.model.config._attn_implementation == "sdpa"
         for found, wanted in zip((output.response_states, output.prompt_states), expected, strict=True):
-            assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-5)
+            assert torch.allclose(found, wanted, atol=3e-5, rtol=1e-5)
         found = gradients(model, (output.response_states, output.prompt_states))
         assert_same_gradients(found, gradients(original, expected))
         vectors = expected[0] @ original.embedding_head.weight.T
-        assert torch.allclose(output.embeddings, vectors / vectors.norm(dim=-1, keepdim=True), atol=1e-5)
-        assert torch.allclose(output.scales, (expected[1] @ original.gate_head.weight.T).softmax(-1), atol=1e-5)
+        assert torch.allclose(output.embeddings, vectors / vectors.norm(dim=-1, keepdim=True), atol=3e-5)
+        assert torch.allclose(output.scales, (expected[1] @ original.gate_head.weight.T).softmax(-1), atol=3e-5)
 
 
 def test_the_drawn_groups_are_varied():
@@ -222,7 +222,7 @@ def test_without_a_gate():
         sequences = [prompt + response for prompt, responses in groups for response in responses]
         for index, sequence in enumerate(sequences):
             alone = model(torch.tensor([sequence]), prompt_lengths=torch.tensor([1]))
-            assert torch.allclose(packed.embeddings[index], alone.embeddings[0], atol=1e-5, rtol=1e-5)
+            assert torch.allclose(packed.embeddings[index], alone.embeddings[0], atol=3e-5, rtol=1e-5)
         assert (packed.scales is None) == (not model.config.scale_gate)
 
 

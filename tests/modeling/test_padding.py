@@ -18,8 +18,9 @@ RESPONSES = [
     "rock",
     "Let the dough rest, then bake it in a hot oven. A better answer also gives an example.",
 ]
-EMBEDDING_TOLERANCE = {"atol": 1e-5, "rtol": 0}
-LOG_ODDS_TOLERANCE = {"atol": 1e-4, "rtol": 0}
+# Over ten times what CPU kernels differ by; a padded token that is read changes embeddings by 0.1 and more.
+EMBEDDING_TOLERANCE = {"atol": 2e-5, "rtol": 0}
+LOG_ODDS_TOLERANCE = {"atol": 2e-4, "rtol": 0}
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

@@ -50,7 +50,7 @@ def reference(request, shared, loaded):
 
 def assert_agrees(chat, embeddings, scales):
     if "rewards" in chat:
-        np.testing.assert_allclose(embeddings.numpy()[:, 0], chat["rewards"], atol=1e-5)
+        np.testing.assert_allclose(embeddings.numpy()[:, 0], chat["rewards"], rtol=1e-6, atol=1e-5)
     else:
         np.testing.assert_allclose(embeddings.numpy(), chat["embeddings"], atol=1e-5)
         scores = preference_matrix(embeddings, scales, tau=1.0)

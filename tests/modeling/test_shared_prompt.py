@@ -52,8 +52,8 @@ def test_embeddings_and_scales_are_those_of_single_sequences(backbone, batch_siz
     found = model.embed_groups(GROUPS, batch_size)
     for one, (embeddings, scales) in zip(GROUPS, found):
         expected, expected_scales = by_hand(model, one)
-        assert torch.allclose(embeddings, expected, atol=1e-5)
-        assert torch.allclose(scales, expected_scales, atol=1e-5)
+        assert torch.allclose(embeddings, expected, atol=3e-5)
+        assert torch.allclose(scales, expected_scales, atol=3e-5)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -64,8 +64,8 @@ def test_no_result_depends_on_the_token_budget(backbone, max_batch_tokens):
     groups = [*GROUPS, group(3, 70, 2, 40, seed=4), group(2, 5, seed=5), group(110, 20, 4, seed=6)]
     for one, (embeddings, scales) in zip(groups, model.embed_groups(groups, max_batch_tokens=max_batch_tokens)):
         expected, expected_scales = by_hand(model, one)
-        assert torch.allclose(embeddings, expected, rtol=0, atol=1e-5)
-        assert torch.allclose(scales, expected_scales, rtol=0, atol=1e-5)
+        assert torch.allclose(embeddings, expected, rtol=0, atol=3e-5)
+        assert torch.allclose(scales, expected_scales, rtol=0, atol=3e-5)
 
 
 def shapes_of(model, run):

@@ -87,9 +87,9 @@ def test_the_data_of_an_iteration_by_hand(world, tmp_path, size):
     for row in scored:
         assert row["responses"] == written[row["prompt"]]
         expected = model.preference_scores(tokenizer, row["prompt"], row["responses"])
-        assert torch.tensor(row["scores"]) == pytest.approx(expected, abs=1e-5)
+        assert torch.tensor(row["scores"]) == pytest.approx(expected, abs=3e-5)
         by_hand = [sum(line) / len(line) for line in expected.tolist()]
-        assert row["mean_scores"] == pytest.approx(by_hand, abs=1e-5)
+        assert row["mean_scores"] == pytest.approx(by_hand, abs=3e-5)
     assert {row["prompt"] for row in scored} == {one for one, texts in written.items() if len(texts) > 1}
 
 

@@ -36,17 +36,17 @@ def test_by_hand(kind, request, tokenizer):
         for i, first in enumerate(responses):
             for j, second in enumerate(responses):
                 # tau = 0.1: an error of the backbone's float32 is ten times as large in the log-odds.
-                assert float(scores[i, j]) == pytest.approx(by_hand(model, tokenizer, prompt, first, second), abs=5e-5)
+                assert float(scores[i, j]) == pytest.approx(by_hand(model, tokenizer, prompt, first, second), abs=4e-4)
     assert scorer.forward_passes == 9
     assert scorer.asymmetry == 0.0
 
 
 @pytest.mark.parametrize("kind", ["gpm", "bradley_terry"])
 def test_batch_size_and_padding_side(kind, request):
-    """Embeddings of unit norm to 1e-5 in the log-odds; rewards to 1e-5, which tau = 0.1 makes 1e-4 in the log-odds."""
+    """Embeddings of unit norm to 4e-5 in the log-odds; rewards to 4e-5, which tau = 0.1 makes 4e-4 in the log-odds."""
     model = request.getfixturevalue(kind)
     expected = GPMScorer(model, build_tokenizer())(PROMPTS, GROUPS)
-    atol = 1e-5 if model.config.normalize_embeddings else 1e-5 / model.config.tau
+    atol = 4e-5 if model.config.normalize_embeddings else 4e-5 / model.config.tau
     for batch_size, side in BATCHES:
         tokenizer = build_tokenizer(pad_is_eos=True, padding_side=side)
         scorer = GPMScorer(model, tokenizer, batch_size=batch_size)
@@ -61,7 +61,7 @@ def test_token_budget(gpm, tokenizer):
     for max_batch_tokens in (1, 60, 10_000):
         scorer = GPMScorer(gpm, tokenizer, max_batch_tokens=max_batch_tokens)
         for matrix, other in zip(scorer(PROMPTS, GROUPS), expected):
-            assert torch.allclose(matrix, other, rtol=0, atol=1e-5)
+            assert torch.allclose(matrix, other, rtol=0, atol=4e-5)
         assert scorer.forward_passes == 9
 
 
@@ -86,7 +86,7 @@ def test_many_chunks_keep_the_order(gpm, tokenizer):
     expected = GPMScorer(gpm, tokenizer, batch_size=1000)(prompts, groups)
     scorer = GPMScorer(gpm, tokenizer, batch_size=1)
     for matrix, other in zip(scorer(prompts, groups), expected):
-        assert torch.allclose(matrix, other, rtol=0, atol=1e-5)
+        assert torch.allclose(matrix, other, rtol=0, atol=4e-5)
     assert scorer.forward_passes == 9 * 2 * 12
 
 

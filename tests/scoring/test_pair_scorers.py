@@ -36,7 +36,7 @@ def sigmoid(value):
     return 1 / (1 + math.exp(-value))
 
 
-def assert_by_hand(scorer, one_pair, atol=1e-5):
+def assert_by_hand(scorer, one_pair, atol=3e-5):
     """Compares a scorer with `one_pair(prompt, a, b)`, and returns the largest asymmetry by hand."""
     asymmetry = 0.0
     for prompt, texts, matrix in zip(SHOWN, TEXTS, scorer(PROMPTS, GROUPS)):

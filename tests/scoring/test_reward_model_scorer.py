@@ -47,7 +47,7 @@ def alone(model, ids):
         return float(model(torch.tensor([ids])).logits[0, 0])
 
 
-def assert_differences(matrices, rewards, atol=1e-5):
+def assert_differences(matrices, rewards, atol=5e-5):
     for matrix, own in zip(matrices, rewards):
         for i, first in enumerate(own):
             for j, second in enumerate(own):
@@ -178,7 +178,7 @@ def test_from_a_folder(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path)
     scorer = RewardModelScorer(str(tmp_path), device="cpu", batch_size=2)
     for matrix, other in zip(scorer(PROMPTS, GROUPS), RewardModelScorer(model, tokenizer)(PROMPTS, GROUPS)):
-        assert torch.allclose(matrix, other, rtol=0, atol=1e-5)
+        assert torch.allclose(matrix, other, rtol=0, atol=5e-5)
 
 
 def test_what_is_no_reward_model(tmp_path, tokenizer, backbone_folder):

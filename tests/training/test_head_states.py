@@ -74,7 +74,7 @@ def assert_close(found, expected):
     assert found.keys() == expected.keys()
     for name, values in found.items():
         assert values.dtype == torch.float32
-        torch.testing.assert_close(values, expected[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(values, expected[name], atol=3e-5, rtol=0)
 
 
 def count_encodes(model):
@@ -253,7 +253,7 @@ def test_longrope_backbones_do_not_mix_lengths(cache):
     assert min(lengths) < 40 < max(lengths)
     found, expected = stacked(with_head_states(rows, model, batch_size=16)), by_hand(model, rows)
     for name in ("chosen_state", "rejected_state"):
-        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[name], expected[name], atol=3e-5, rtol=0)
 
 
 # --- Several processes ---

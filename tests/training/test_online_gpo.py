@@ -147,10 +147,10 @@ def checked_trainer():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_loss_and_gradient_by_hand(tmp_path, case):
+def test_loss_and_gradient_by_hand(tmp_path, case, double):
     from transformers import AutoModelForCausalLM
 
-    policy = AutoModelForCausalLM.from_pretrained(save_backbone(tmp_path / "policy"))
+    policy = AutoModelForCausalLM.from_pretrained(save_backbone(tmp_path / "policy"), dtype=double)
     # Many tokens end a completion, so that lengths differ and some completions are truncated.
     policy.generation_config.eos_token_id = list(range(1, 60))
     trainer = make_trainer(
@@ -168,7 +168,8 @@ def test_loss_and_gradient_by_hand(tmp_path, case):
     worst = {name: max(check[name] for check in trainer.checks) for name in trainer.checks[0]}
     print(case, worst)
     assert len(trainer.checks) == 8
-    assert worst["loss"] < 1e-5 and worst["gradient"] < 1e-5
+    # The scores, and so the targets, are float32 as preference models give them.
+    assert worst["loss"] < 2e-6 and worst["gradient"] < 2e-6
     assert worst["ratio"] > 0.05, "the policy has to have moved since it sampled"
     truncated = sum(check["truncated"] for check in trainer.checks)
     assert 0 < truncated < 4 * len(trainer.checks)
@@ -198,69 +199,83 @@ def test_one_gradient_step_is_rloo(tmp_path):
     other.train()
     factor = 2 / beta * (size - 1) / size
     for name, value in other.model.named_parameters():
-        torch.testing.assert_close(ours[name], factor * (value - start[name]), rtol=1e-2, atol=1e-6)
+        torch.testing.assert_close(ours[name], factor * (value - start[name]), rtol=1e-2, atol=3e-6)
     assert max(value.abs().max() for value in ours.values()) > 1e-3
 
 
 # --- the game --------------------------------------------------------------------------------------------------------
 
 
-def test_tabular_game(tmp_path):
-    """
-    Rock, paper, scissors: each round is one step of multiplicative weights, the average nears the von Neumann winner
-    (Theorem 5.1), and the last policy keeps going round.
-    """
-    from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
+class TabularGame:
+    """Rock, paper, scissors by one-token answers: each round's policy, and how far it is from multiplicative weights."""
 
-    actions, step, rounds, inner = ["a", "b", "c"], 0.2, 110, 8
-    game = torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
-    token_ids = build_tokenizer().convert_tokens_to_ids(actions)
+    def __init__(self, folder, step, rounds, inner, learning_rate):
+        from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
 
-    def prefer(prompts, groups):
-        rows = [torch.tensor([actions.index(text) for text in group]) for group in groups]
-        return [game[row][:, row] for row in rows]
-
-    class RecordingTrainer(OnlineGPOTrainer):
+        actions = ["a", "b", "c"]
+        game = torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
+        token_ids = build_tokenizer().convert_tokens_to_ids(actions)
         policies, expected = [], []
 
-        def policy(self):
-            return self.model.lm_head.bias[token_ids].detach().softmax(-1)
+        def prefer(prompts, groups):
+            rows = [torch.tensor([actions.index(text) for text in group]) for group in groups]
+            return [game[row][:, row] for row in rows]
 
-        def _generate_and_score_completions(self, inputs):
-            self.policies.append(self.policy())
-            output = super()._generate_and_score_completions(inputs)
-            sampled = [token_ids.index(token) for token in output["completion_ids"][:, 0].tolist()]
-            frequencies = torch.bincount(torch.tensor(sampled), minlength=3) / len(sampled)
-            weights = self.policy() * (step * (game @ frequencies)).exp()
-            self.expected.append(weights / weights.sum())
-            return output
+        class RecordingTrainer(OnlineGPOTrainer):
+            def policy(self):
+                return self.model.lm_head.bias[token_ids].detach().softmax(-1)
 
-    trainer = make_trainer(
-        tmp_path,
-        tabular_policy(token_ids, [0.7, 0.2, 0.1]),
-        prefer,
-        Dataset.from_list([{"prompt": "Play."}]),
-        trainer_class=RecordingTrainer,
-        num_generations=256,
-        per_device_train_batch_size=256,
-        num_iterations=inner,
-        max_steps=rounds * inner,
-        max_completion_length=1,
-        gpo_beta=1 / step,
-        rescale_loss=False,
-        learning_rate=1.5,
-        logging_steps=1000,
-    )
-    trainer.train()
-    policies = torch.stack([*trainer.policies, trainer.policy()])
-    errors = (policies[1:] - torch.stack(trainer.expected)).abs().max(-1).values
-    distance = (policies - 1 / 3).abs().sum(-1)
-    average = (policies.mean(0) - 1 / 3).abs().sum().item()
+            def _generate_and_score_completions(self, inputs):
+                policies.append(self.policy())
+                output = super()._generate_and_score_completions(inputs)
+                sampled = [token_ids.index(token) for token in output["completion_ids"][:, 0].tolist()]
+                frequencies = torch.bincount(torch.tensor(sampled), minlength=3) / len(sampled)
+                weights = self.policy() * (step * (game @ frequencies)).exp()
+                expected.append(weights / weights.sum())
+                return output
+
+        trainer = make_trainer(
+            folder,
+            tabular_policy(token_ids, [0.7, 0.2, 0.1]),
+            prefer,
+            Dataset.from_list([{"prompt": "Play."}]),
+            trainer_class=RecordingTrainer,
+            num_generations=256,
+            per_device_train_batch_size=256,
+            num_iterations=inner,
+            max_steps=rounds * inner,
+            max_completion_length=1,
+            gpo_beta=1 / step,
+            rescale_loss=False,
+            learning_rate=learning_rate,
+            logging_steps=1000,
+        )
+        trainer.train()
+        self.policies = torch.stack([*policies, trainer.policy()])
+        self.errors = (self.policies[1:] - torch.stack(expected)).abs().max(-1).values
+
+
+def test_a_round_is_a_step_of_multiplicative_weights(tmp_path):
+    game = TabularGame(tmp_path, step=0.2, rounds=3, inner=40, learning_rate=1.5)
+    moved = (game.policies[1:] - game.policies[:-1]).abs().max(-1).values
+    print(game.errors.tolist(), moved.tolist())
+    assert moved.min() > 0.01
+    assert game.errors.max() < 1e-3  # half a step more or less would be eight times as much
+
+
+@pytest.mark.slow
+def test_tabular_game(tmp_path):
+    """The average of the rounds nears the von Neumann winner (Theorem 5.1), and the last policy keeps going round."""
+    game = TabularGame(tmp_path, step=0.2, rounds=110, inner=8, learning_rate=1.5)
+    distance = (game.policies - 1 / 3).abs().sum(-1)
+    average = (game.policies.mean(0) - 1 / 3).abs().sum().item()
     print(
-        f"one update against multiplicative weights: {errors.mean():.1e} on average, {errors.max():.1e} at most; "
-        f"L1 from the von Neumann winner: start {distance[0]:.2f}, average {average:.2f}, last {distance[-1]:.2f}"
+        f"one update against multiplicative weights: {game.errors.mean():.1e} on average, {game.errors.max():.1e} at "
+        f"most; L1 from the von Neumann winner: start {distance[0]:.2f}, average {average:.2f}, "
+        f"last {distance[-1]:.2f}"
     )
-    assert errors.mean() < 2e-3 and errors.max() < 5e-3
+    # Eight steps do not end the regression: the update is not rounded but unfinished.
+    assert game.errors.mean() < 2e-3 and game.errors.max() < 5e-3
     assert average < 0.2 < 0.5 < distance[-30:].min()
 
 

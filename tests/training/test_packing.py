@@ -32,7 +32,7 @@ def loss_and_gradients(trainer, batch):
 
 
 def assert_same(found, expected):
-    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found[0] == pytest.approx(expected[0], rel=5e-5)
     assert found[1].keys() == expected[1].keys() and len(found[1]) > 5
     for name, gradient in expected[1].items():
         assert gradient.norm() > 0, name
@@ -190,7 +190,7 @@ def test_training_and_evaluation_are_the_same(tmp_path):
         trainer.train()
         results[packing] = before, trainer.evaluate(), trainer.state.log_history
     (packed, measured, history), (separate, expected, other_history) = results[True], results[False]
-    assert packed == pytest.approx(separate, rel=1e-5, abs=1e-5)
+    assert packed == pytest.approx(separate, rel=3e-5, abs=3e-5)
     for name in ("loss", "accuracy", "mean_log_odds", "mean_probability"):
         assert measured[f"eval_{name}"] == pytest.approx(expected[f"eval_{name}"], rel=1e-4), name
     losses, others = ([entry["loss"] for entry in log if "loss" in entry] for log in (history, other_history))

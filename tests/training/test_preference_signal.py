@@ -53,8 +53,8 @@ def test_matrix_of_scattered_rows(accelerator, gpm_options, prompt):
         completions[0::2] = messages(ANSWERS)
     first, second = signal(prompts, completions, [[0, 2, 4, 6], [7, 5, 3, 1]])
     expected = gpm.preference_scores(tokenizer, [prompt, other], [ANSWERS, ANSWERS[::-1]])
-    torch.testing.assert_close(first, expected[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(second, expected[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first, expected[0], rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(second, expected[1], rtol=1e-4, atol=2e-4)
     assert torch.equal(first, -first.T) and first.abs().max() > 0.1
 
 

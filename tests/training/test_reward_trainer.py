@@ -332,7 +332,7 @@ def test_lora_trains_and_saves_adapter_and_heads(tmp_path, start, targets, rewar
     expected = trainer.gpm.preference_scores(tokenizer, *question)
     assert torch.allclose(model.preference_scores(tokenizer, *question), expected, atol=1e-5)
     merged = model.merge_and_unload()
-    assert torch.allclose(merged.preference_scores(tokenizer, *question), expected, atol=1e-4)
+    assert torch.allclose(merged.preference_scores(tokenizer, *question), expected, atol=3e-4)
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):
