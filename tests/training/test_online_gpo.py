@@ -207,7 +207,7 @@ def test_one_gradient_step_is_rloo(tmp_path):
 
 
 class TabularGame:
-    """Rock, paper, scissors by one-token answers: each round's policy, and how far it is from multiplicative weights."""
+    """Rock, paper, scissors by one-token answers: each round's policy, how far from multiplicative weights."""
 
     def __init__(self, folder, step, rounds, inner, learning_rate):
         from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
