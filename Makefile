@@ -8,7 +8,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 .PHONY: demo test test-slow lint format clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/gpm-hf demo --output runs/demo
+	$(BIN)/gpm-hf demo --output runs/demo --overwrite
 
 test: $(VENV)/dev.stamp
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n 2

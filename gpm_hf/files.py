@@ -31,18 +31,19 @@ def written_whole(path: str | Path, mode: str = "w") -> Iterator[IO]:
 
 
 @contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def folder_written_whole(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
     Makes a folder beside `path` to write into and renames it when the block ends well; on an error nothing is left.
 
     Args:
         path: the folder to write; it may exist empty, but not hold anything.
+        overwrite: whether a folder that holds something is replaced, once the new one is whole.
 
     Raises:
-        FileExistsError: there is something at `path` already.
+        FileExistsError: there is something at `path` already, and it is not to be replaced; or no folder.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and (overwrite or not any(path.iterdir()))):
         raise FileExistsError(f"{path} exists already: name a folder that does not, or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -50,8 +51,13 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         aside.mkdir()
         yield aside
         if path.exists():
-            path.rmdir()
-        aside.rename(path)
+            # Renamed, so that a kill leaves nothing by halves: both are whole beside each other for a moment.
+            earlier = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(earlier)
+            aside.rename(path)
+            shutil.rmtree(earlier)
+        else:
+            aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -24,6 +24,7 @@ from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_qu
 from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer, load_tokenizer
 from gpm_hf.data.loading import load_splits, split_of
 from gpm_hf.evaluation.plots import plot_policy_progress
+from gpm_hf.hub.local_paths import without_paths
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
 
 
@@ -79,7 +80,7 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
     card: dict = {"dataset_name": script_args.dataset_name}
     if training_args.win_rate_prompts and trainer.is_world_process_zero():
         picture = Path(training_args.output_dir, "progress.png")
-        plot_policy_progress(picture, trainer.state.log_history, model_args.model_name_or_path)
+        plot_policy_progress(picture, trainer.state.log_history, without_paths(model_args.model_name_or_path))
         card["plots"] = {picture.name: "Win rate against the initial policy, KL divergence from it, and length."}
     trainer.create_model_card(**card)
     trainer.accelerator.print(f"Saved to {training_args.output_dir}.")

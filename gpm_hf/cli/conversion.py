@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from gpm_hf.cli.outputs import writes
+
 
 def add_commands(commands: Any) -> None:
     """Adds the command to the parser's."""
@@ -17,6 +19,7 @@ def add_commands(commands: Any) -> None:
     convert.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub")
     convert.add_argument("--tau", type=float, default=0.1, help="temperature of the log-odds (default: the paper's)")
     convert.add_argument("--max-shard-size", default="5GB", help="the most that one weight file holds")
+    writes(convert, lambda options: [options.output], folder=True)
     convert.set_defaults(run=_convert)
 
 
@@ -29,5 +32,6 @@ def _convert(options: argparse.Namespace) -> None:
         tau=options.tau,
         max_shard_size=options.max_shard_size,
         revision=options.revision,
+        overwrite=options.overwrite,
     )
     print(report)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.cli.outputs import writes
 from gpm_hf.files import written_whole
 
 
@@ -31,6 +32,7 @@ def add_commands(commands: Any) -> None:
     build.add_argument("--judge", help="rows hold pairwise judgements by several judges: take this one's")
     build.add_argument("--push-to-hub", metavar="REPO", help="upload the folder to this data set repository")
     build.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    writes(build, lambda options: [options.output], folder=True)
     build.set_defaults(run=_build)
 
     generate = commands.add_parser(
@@ -50,6 +52,7 @@ def add_commands(commands: Any) -> None:
         "--topics", choices=["all", "train", "test"], default="all", help="all, or one side of a split by topic"
     )
     generate.add_argument("--seed", type=int, default=0)
+    writes(generate, lambda options: [options.output])
     generate.set_defaults(run=_generate)
 
 
@@ -61,8 +64,6 @@ def _build(options: argparse.Namespace) -> None:
     from gpm_hf.hub.cyclic_dataset import push_cyclic_dataset, save_cyclic_dataset
 
     output = Path(options.output)
-    if output.exists():  # said before the work, not after it
-        raise FileExistsError(f"{output} exists already: name a folder that does not, or remove it.")
     # The report says the same.
     logging.getLogger("gpm_hf.data.cyclic").setLevel(logging.ERROR)
     aspects = [name.strip() for name in options.aspects.split(",")] if options.aspects else PAPER_ASPECTS
@@ -81,6 +82,7 @@ def _build(options: argparse.Namespace) -> None:
         source=Path(options.source).name if local else f"`{options.source}`, split {options.split}",
         repo=options.push_to_hub,
         license=options.license,
+        overwrite=options.overwrite,
     )
     print(f"{datasets.report}\nWritten to {output}.")
     if options.push_to_hub:

@@ -14,6 +14,7 @@ from gpm_hf.cli.evaluation_scorers import (
     store_of,
     write_output,
 )
+from gpm_hf.hub.local_paths import without_paths
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation import Intransitivity, PairResult, RewardBenchResult
@@ -33,9 +34,15 @@ def add_kinds(kinds: Any) -> None:
         _pairs,
     )
     pairs.add_argument("--pictures", metavar="FOLDER", help=f"draw {_RELIABILITY} and {_LENGTH} into this folder")
+    pairs.set_defaults(outputs=_outputs)
     pairs.add_argument(
         "--disagreements", type=int, help="with two scorers: so many pairs on which they differ most (default: 10)"
     )
+
+
+def _outputs(options: argparse.Namespace) -> list[Any]:
+    folder = options.pictures
+    return [options.output, *(Path(folder, name) for name in (_RELIABILITY, _LENGTH) if folder)]
 
 
 def _rewardbench(options: argparse.Namespace) -> None:
@@ -178,8 +185,12 @@ def _draw(options: argparse.Namespace, calibration: dict[str, Any], lengths: dic
 
 
 def _labelled(results: dict[str, Any], width: int = 40) -> dict[str, Any]:
-    """By the ends of the scorers' names, which tell folders of one parent apart, and fit into a legend."""
-    return {name if len(name) <= width else f"...{name[3 - width :]}": result for name, result in results.items()}
+    """By the ends of the scorers' names, which fit into a legend; digests of their files tell folders apart."""
+    return {_ending(without_paths(name), width): result for name, result in results.items()}
+
+
+def _ending(name: str, width: int) -> str:
+    return name if len(name) <= width else f"...{name[3 - width :]}"
 
 
 def _print_reused(results: list["PairResult"]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpm_hf.cli.outputs import writes
 from gpm_hf.files import written_whole
 from gpm_hf.hub.results import model_digest, save_result
 
@@ -64,6 +65,7 @@ def scorer_command(commands: Any, name: str, text: str, run: Callable, data: str
         help="a JSON file for the numbers; of one model in a folder, its card picks it up in FOLDER/results",
     )
     parser.add_argument("--format", choices=["text", "json"], default="text")
+    writes(parser, lambda options: [options.output])
     parser.set_defaults(run=run)
     return parser
 

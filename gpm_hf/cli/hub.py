@@ -17,7 +17,7 @@ def add_commands(commands: Any) -> None:
     push.add_argument("--revision", help="a branch, made where it is missing")
     push.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     push.add_argument("--merge", action="store_true", help="merge an adapter into its base model and upload the whole")
-    push.add_argument("--base-model", help="the Hub id of an adapter's base, where it was trained on a local copy")
+    push.add_argument("--base-model", help="the Hub id of what the training started from, where that was a local copy")
     push.add_argument("--license", help="the base model's licence, for the card")
     push.add_argument("--message", default="Upload model", help="of the commit")
     push.add_argument("--dry-run", action="store_true", help="say what would go, and upload nothing")
@@ -32,6 +32,7 @@ def add_commands(commands: Any) -> None:
     card.add_argument("folder", help="a saved model")
     card.add_argument("--repo", help="the Hub id to load it by in the card's example")
     card.add_argument("--license", help="the base model's licence")
+    card.add_argument("--overwrite", action="store_true", help="also where the card was edited by hand")
     card.set_defaults(run=_card)
 
 
@@ -43,6 +44,11 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _card(options: argparse.Namespace) -> None:
-    from gpm_hf.hub.cards import write_card
+    from gpm_hf.hub.cards import card_was_edited, write_card
 
+    if not options.overwrite and card_was_edited(options.folder):
+        raise FileExistsError(
+            f"{options.folder}/README.md was edited by hand since it was written: replace it by --overwrite, or edit "
+            "it further."
+        )
     print(f"Written: {write_card(options.folder, options.repo, options.license)}")

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.common import load_model, model_command
+from gpm_hf.cli.outputs import writes
 from gpm_hf.cli.scoring import (
     group_arguments,
     labels,
@@ -28,6 +29,7 @@ def add_commands(commands: Any) -> None:
     inspect.add_argument("--max-cycles", type=int, default=10, help="list so many cycles, the strongest (default: 10)")
     inspect.add_argument("--output", help="a .jsonl file to write, a line per prompt (default: the screen)")
     inspect.add_argument("--picture", help="a PNG file: heat map, tournament graph, preference planes")
+    writes(inspect, lambda options: [options.output, options.picture])
     inspect.add_argument("--row", type=int, help="with --input: draw this row, counted from 1 (default: the first)")
 
 

@@ -5,7 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.cli.outputs import writes
 from gpm_hf.cli.scoring import RULES, shorten
+
+# Options that the answers do not depend on.
+_FREE = ("run", "device", "output", "overwrite")
 
 
 def add_commands(commands: Any) -> None:
@@ -35,11 +39,13 @@ def add_commands(commands: Any) -> None:
     best.add_argument("--rule", choices=RULES, default="mean", help="as in `gpm-hf rank` (default: mean log-odds)")
     best.add_argument("--output", help="with --input: the .jsonl file to write")
     best.add_argument("--format", choices=["text", "json"], default="text")
+    writes(best, lambda options: [options.output])
 
     answer = _policy_command(commands, "answer", "answers to prompts, in AlpacaEval's format", _answer)
     answer.add_argument("--prompts", required=True, help="rows with `prompt` or `instruction`")
     answer.add_argument("--output", required=True, help="the .json file to write")
     answer.add_argument("--name", help="what to call the policy (default: the folder's name)")
+    writes(answer, lambda options: [options.output])
 
 
 def _policy_command(commands: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
@@ -170,7 +176,7 @@ def _settings(options: argparse.Namespace, prompts: str) -> dict[str, Any]:
     from gpm_hf.data.sampled_ids import ID_COLUMNS
     from gpm_hf.recipes.policies import fingerprint
 
-    settings = {name: value for name, value in vars(options).items() if name not in ("run", "device", "output")}
+    settings = {name: value for name, value in vars(options).items() if name not in _FREE}
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)
     return settings | {"policy": fingerprint(options.policy), prompts: fingerprint(settings[prompts])}

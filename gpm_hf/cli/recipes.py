@@ -1,7 +1,10 @@
 """`gpm-hf demo`, `gpm-hf table1` and `gpm-hf eval ablation`: whole jobs with a result to look at."""
 
 import argparse
+from pathlib import Path
 from typing import Any
+
+from gpm_hf.cli.outputs import writes
 
 
 def add_commands(commands: Any) -> None:
@@ -14,6 +17,7 @@ def add_commands(commands: Any) -> None:
     )
     demo.add_argument("--output", default="runs/demo", help="folder for the model, the picture and the numbers")
     demo.add_argument("--seed", type=int, default=0)
+    writes(demo, lambda options: [Path(options.output, "results.json")])
     demo.set_defaults(run=_demo)
 
     table1 = commands.add_parser(

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from gpm_hf.cli.common import load_model, model_command
+from gpm_hf.cli.outputs import writes
 from gpm_hf.files import json_text
 
 # As in gpm_hf.preference, which loads torch: too slow for `gpm-hf --help`.
 RULES = ("mean", "von_neumann", "copeland", "smith")
 # By the kind of device: more than this is slower on a CPU, and a GPU has room for more.
 BATCH_TOKENS = {"cpu": 1024, "other": 8192}
+
+# Options that the scores do not depend on.
+_FREE = ("run", "device", "format", "overwrite")
 
 
 def add_commands(commands: Any) -> None:
@@ -37,6 +41,7 @@ def add_commands(commands: Any) -> None:
             f"{BATCH_TOKENS['cpu']} on a CPU, {BATCH_TOKENS['other']} elsewhere)",
         )
         command.set_defaults(batch_size=None)
+        writes(command, lambda options: [options.output])
     rank.add_argument(
         "--rule",
         choices=RULES,
@@ -194,7 +199,7 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
     from gpm_hf.hub.results import model_digest
     from gpm_hf.scoring.streaming import score_stream
 
-    settings = {name: value for name, value in vars(options).items() if name not in ("run", "device", "format")}
+    settings = {name: value for name, value in vars(options).items() if name not in _FREE}
     if Path(options.model).is_dir():
         settings["model_sha256"] = model_digest(options.model)
     if Path(options.input).is_file():

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.cli.outputs import writes
+
 
 def add_commands(commands: Any) -> None:
     """Adds the command to the parser's."""
@@ -18,6 +20,7 @@ def add_commands(commands: Any) -> None:
     play.add_argument("--games", type=int, default=200, help="random games of each size")
     play.add_argument("--seed", type=int, default=0)
     play.add_argument("--picture", help="a PNG file")
+    writes(play, lambda options: [options.picture])
     play.add_argument("--format", choices=["text", "json"], default="text")
     play.set_defaults(run=_self_play)
 

@@ -9,7 +9,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS
 from gpm_hf.evaluation.optional_packages import import_error
-from gpm_hf.modeling import GPMConfig
+from gpm_hf.modeling import GPMConfig, check_one_model
 
 # Metrics of the harness that are not bounded by 0 and 1; all others whose value lies there are taken for shares.
 _PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
@@ -74,9 +74,10 @@ def model_arguments(model: str) -> dict[str, Any]:
         model: Hub id or folder of a causal language model, or folder of a LoRA adapter of one.
 
     Raises:
-        ValueError: a folder with a preference model, which writes no text.
+        ValueError: a folder with a preference model, which writes no text, or with the weights of two models.
     """
     folder = Path(model)
+    check_one_model(folder, both_formats=True)
     config = _read_json(folder / CONFIG_NAME)
     if config.get("model_type") == GPMConfig.model_type:
         raise ValueError(

@@ -11,6 +11,8 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from gpm_hf.files import written_whole
 from gpm_hf.hub.record import RunRecord
 from gpm_hf.hub.results import RESULTS_FOLDER, load_results
+from gpm_hf.modeling import check_one_model
+from gpm_hf.modeling.configuration_gpm import MINIMUM_TRANSFORMERS
 from gpm_hf.tables import markdown_table
 from gpm_hf.templates import card_template
 
@@ -35,9 +37,11 @@ def write_card(
 
     Raises:
         FileNotFoundError: a folder without a record or a configuration.
-        ValueError: results of other weights, or a record of an unknown kind.
+        ValueError: a folder with the weights of two models, a record or results of other weights, or a record of an
+            unknown kind.
     """
     folder = Path(folder)
+    check_one_model(folder)
     record, results = RunRecord.load(folder), load_results(folder) if with_results else []
     if record.kind not in _TEMPLATES:
         raise ValueError(f"{folder} holds a {record.kind!r}; there are cards for {sorted(_TEMPLATES)}.")
@@ -66,6 +70,8 @@ def write_card(
         base_revision=record.base_revision,
         preference=record.settings.get("preference"),
         method=record.settings.get("method"),
+        converted_from=record.settings.get("converted from"),
+        transformers=".".join(map(str, MINIMUM_TRANSFORMERS)),
         base_is_preference_model=bool(adapter) and record.settings.get("adapter of") == "a preference model",
         is_adapter=bool(adapter),
         is_bradley_terry=is_bradley_terry,

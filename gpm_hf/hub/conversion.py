@@ -14,6 +14,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from gpm_hf.digests import weights_digest
 from gpm_hf.files import folder_written_whole
+from gpm_hf.hub.cards import write_card
+from gpm_hf.hub.record import RunRecord, preference_model_settings
 from gpm_hf.modeling import GPMConfig, GPMForPreference
 from gpm_hf.modeling.modeling_gpm import _backbone_prefix, _check_backbone
 
@@ -119,6 +123,7 @@ def convert_reference_checkpoint(
     max_shard_size: int | str = "5GB",
     revision: str | None = None,
     token: str | None = None,
+    overwrite: bool = False,
 ) -> ConversionReport:
     """
     Converts a checkpoint of the paper's authors (`general-preference/GPM-Llama-3.1-8B`, ...) to a folder that
@@ -133,12 +138,13 @@ def convert_reference_checkpoint(
         max_shard_size: the most bytes of a weight file, or a string such as "5GB".
         revision: branch, tag or commit of a Hub repository.
         token: to read a private repository; default: the one of `hf auth login`.
+        overwrite: whether a folder that holds something is replaced.
 
     Returns:
         [`ConversionReport`], whose text says what was mapped to what.
 
     Raises:
-        FileExistsError: `dst` holds something.
+        FileExistsError: `dst` holds something, and is not to be replaced.
         ValueError: `src` is no such checkpoint (a plain language model, an encoder, a preference model of this
             package; weights that are missing, too many, of a wrong shape or in no safetensors file; no tokenizer with
             a chat template and EOS), or an option is not possible.
@@ -146,7 +152,7 @@ def convert_reference_checkpoint(
     """
     source = str(src)
     # First of all, because a folder that cannot be written should not cost a download.
-    with folder_written_whole(dst) as aside:
+    with folder_written_whole(dst, overwrite) as aside:
         folder, commit = _fetch(source, revision, token)
         text_config = _read_backbone_config(folder, source)
         stored = _read_headers(folder, source)
@@ -169,6 +175,7 @@ def convert_reference_checkpoint(
         model.save_config_and_code(aside)
         copied = _copy_tokenizer(folder, aside, source)
         total_bytes, shards = _write_weights(model, tensors, aside, max_shard_size)
+        _write_card(config, source, commit, aside, Path(dst).resolve().name)
     heads = {name: stored[name].shape for name in HEADS if name in stored}
     return ConversionReport(
         source=source,
@@ -417,6 +424,22 @@ def _write_shard(tensors: dict[str, _Stored], dtypes: dict[str, torch.dtype], fi
             name: opened[stored.file].get_tensor(stored.name).to(dtypes[name]) for name, stored in tensors.items()
         }
         save_file(shard, file, metadata={"format": "pt"})
+
+
+def _write_card(config: GPMConfig, source: str, commit: str | None, folder: Path, name: str) -> None:
+    settings = preference_model_settings(config)
+    origin = f"`{source}`, revision `{commit}`" if commit else "a local checkpoint of the paper's authors"
+    record = RunRecord(
+        kind="preference_model",
+        base_model=source if commit else "",
+        base_revision=commit or "",
+        settings={"converted from": origin, **settings},
+        versions={"gpm-hf": version("gpm-hf")},
+        tags=["gpm-hf", "preference-model"],
+        weights_sha256=weights_digest(folder),
+    )
+    record.save(folder)
+    write_card(folder, repo=name)
 
 
 def _some(names: list[str], most: int = 10) -> str:

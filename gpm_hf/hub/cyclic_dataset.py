@@ -19,6 +19,7 @@ def save_cyclic_dataset(
     source: str,
     repo: str | None = None,
     license: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """
     Writes a data set as the Hub stores it, so that `load_dataset(folder, configuration)` reads it.
@@ -29,15 +30,16 @@ def save_cyclic_dataset(
         source: where the rated responses come from, for the card; best with a revision.
         repo: the name to load it by, for the card. Default: the folder's name.
         license: the licence of the source, as the Hub calls it.
+        overwrite: whether a folder that holds something is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: the folder holds something.
+        FileExistsError: the folder holds something, and is not to be replaced.
     """
     folder = Path(folder)
-    with folder_written_whole(folder) as aside:
+    with folder_written_whole(folder, overwrite) as aside:
         files: dict[str, dict[str, str]] = {}
         for name in datasets:
             for configuration, splits in ((name, datasets[name]), (f"{name}_groups", datasets.groups(name))):

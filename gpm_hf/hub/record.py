@@ -1,11 +1,16 @@
-"""What a training run was and measured, kept beside its model, so that a card can be written from it at any time."""
+"""
+What a training run was and measured, kept beside its model and tied to its weights, so that a card can be written from
+it at any time.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.digests import weights_digest
 from gpm_hf.files import written_whole
+from gpm_hf.modeling import GPMConfig
 
 RECORD_FILE = "gpm_run.json"
 
@@ -28,6 +33,7 @@ class RunRecord:
         plots: files beside the model and their captions, shown in the card and uploaded with it.
         license: the base model's licence, as the Hub calls it, once somebody has named it.
         card_sha256: of the card as it was last written, so that a card edited by hand is told from it.
+        weights_sha256: of the weights that it is about, see [`~gpm_hf.digests.weights_digest`]; empty for none.
     """
 
     kind: str
@@ -43,6 +49,7 @@ class RunRecord:
     plots: dict[str, str] = field(default_factory=dict)
     license: str | None = None
     card_sha256: str = ""
+    weights_sha256: str = ""
 
     def save(self, folder: str | Path) -> None:
         """Writes the record into a model's folder."""
@@ -56,6 +63,7 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: where there is none.
+            ValueError: where the weights in the folder are others than the run's.
         """
         path = Path(folder) / RECORD_FILE
         if not path.is_file():
@@ -63,4 +71,24 @@ class RunRecord:
                 f"{folder} has no {RECORD_FILE}, so nothing is known of the run that made it. The trainers of this "
                 "package write it with the card; for another model write the card by hand."
             )
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        record = cls(**json.loads(path.read_text(encoding="utf-8")))
+        if record.weights_sha256 and record.weights_sha256 != weights_digest(folder):
+            raise ValueError(
+                f"{path} is about other weights than those in {folder}: another model was saved over the one that the "
+                f"run made. Remove {RECORD_FILE} and its card README.md, or put back the run's weights."
+            )
+        return record
+
+
+def preference_model_settings(config: GPMConfig) -> dict[str, Any]:
+    """What distinguishes a preference model, by readable name."""
+    return {
+        "backbone": config.text_config.model_type,
+        "embedding dimension": config.embedding_dim,
+        "scale gate": config.gate_activation if config.scale_gate else "none",
+        "unit-norm embeddings (L2)": config.normalize_embeddings,
+        "reward head": config.reward_head,
+        "tau": config.tau,
+        "prompt format": config.prompt_format,
+        "date in the chat template": config.template_date,
+    }

@@ -1,11 +1,12 @@
 """Results of evaluations, kept in a model's folder and tied to the model that they were measured on."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.digests import joint_digest
 from gpm_hf.files import written_whole
+from gpm_hf.modeling import check_one_model
 
 RESULTS_FOLDER = "results"
 _BESIDE_WEIGHTS = (
@@ -25,17 +26,14 @@ def model_digest(folder: str | Path) -> str:
 
     Raises:
         FileNotFoundError: where there are no weights.
+        ValueError: where there are those of several models.
     """
+    check_one_model(folder, both_formats=True)
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{folder} has no .safetensors file: it holds no saved model.")
     files += [path for path in sorted(map(Path(folder).joinpath, _BESIDE_WEIGHTS)) if path.exists()]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return joint_digest(files)
 
 
 def save_result(

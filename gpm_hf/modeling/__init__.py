@@ -10,6 +10,7 @@ from .pooling_gpm import input_device
 from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
 from .template_date_gpm import TEMPLATE_DATE, checked_date, fixed_templates
+from .weight_files_gpm import check_base_elsewhere, check_one_model, is_weight_file, saved_as_one_model
 
 __all__ = [
     "TEMPLATE_DATE",
@@ -19,6 +20,8 @@ __all__ = [
     "GPMForPreference",
     "GPMOutput",
     "PreferencePipeline",
+    "check_base_elsewhere",
+    "check_one_model",
     "checked_date",
     "collate_groups",
     "condorcet_winner",
@@ -28,6 +31,7 @@ __all__ = [
     "has_cycle",
     "input_device",
     "is_empty",
+    "is_weight_file",
     "mean_scores",
     "packing_obstacle",
     "pair_scores",
@@ -35,5 +39,6 @@ __all__ = [
     "rank_responses",
     "read_group",
     "rounding_bound",
+    "saved_as_one_model",
     "within_rounding",
 ]

@@ -1,10 +1,19 @@
 """Configuration of a general preference model (GPM)."""
 
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, __version__
 from transformers.configuration_utils import PretrainedConfig
 
 from .remote_backbone_gpm import backbone_config, is_remote
 from .template_date_gpm import UNKNOWN_DATE, checked_date
+
+MINIMUM_TRANSFORMERS = (5, 20)
+
+# Here, because a saved model's configuration is the first of its code to be imported.
+if tuple(int(number) for number in __version__.split(".")[:2]) < MINIMUM_TRANSFORMERS:
+    raise ImportError(
+        "A general preference model needs transformers {}.{} or newer".format(*MINIMUM_TRANSFORMERS)
+        + f", and this is {__version__}: `pip install -U transformers`."
+    )
 
 GATE_ACTIVATIONS = ("softmax", "softplus")
 PROMPT_FORMATS = ("clean", "reference")

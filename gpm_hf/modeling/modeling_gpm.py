@@ -5,8 +5,12 @@ embeddings that says how likely one response is preferred to the other.
 "Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment", ICML 2025, section 4.
 """
 
+# First: it says which transformers is needed, before something is asked for that an old one has not.
+from .configuration_gpm import GPMConfig  # isort: skip
+
 import inspect
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -22,7 +26,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .cache_gpm import CACHE_NAMES, PromptCache, cache_argument
-from .configuration_gpm import GPMConfig
 from .encoding_gpm import encode_group, rows_of_groups
 from .messages_gpm import as_responses, is_list_of_prompts, listed
 from .packed_attention_gpm import SUFFIX
@@ -32,6 +35,7 @@ from .pooling_gpm import input_device, states_at_ends
 from .remote_backbone_gpm import is_remote, new_backbone, save_backbone_code
 from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import mean_scores, preference_matrix, rank_responses, unit_norm
+from .weight_files_gpm import check_one_model, saved_as_one_model
 
 logger = logging.get_logger(__name__)
 
@@ -116,7 +120,7 @@ class GPMForPreference(PreTrainedModel):
     # The checkpoint of a causal language model has an output head that a preference model does not use.
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
-    def __init__(self, config, backbone=None):
+    def __init__(self, config, backbone=None, heads_follow=False):
         super().__init__(config)
         # Here, so that whatever saves the model writes it; being imported above, the pipeline's file is saved as well.
         config.custom_pipelines = custom_pipelines()
@@ -129,6 +133,9 @@ class GPMForPreference(PreTrainedModel):
         self.gate_head = Float32Linear(hidden_size, config.embedding_dim // 2) if config.scale_gate else None
         self.reward_head = Float32Linear(hidden_size, 1) if config.reward_head else None
         self.post_init()
+        if heads_follow:
+            # No alarm about heads that the checkpoint lacks: an adapter brings them.
+            self._keys_to_ignore_on_load_missing |= {f"^{re.escape(name)}" for name in _HEADS}
         # Where padding and EOS share an id, `padding_idx` would silence the gradient of the EOS embedding. Padded
         # positions are masked here, so nothing needs it.
         self.get_input_embeddings().padding_idx = None
@@ -561,13 +568,15 @@ class GPMForPreference(PreTrainedModel):
         return [rank_responses(one).tolist() for one in scores] if many else rank_responses(scores).tolist()
 
     @classmethod
-    def from_backbone(cls, name_or_path, config=None, **kwargs):
+    def from_backbone(cls, name_or_path, config=None, heads_follow=False, **kwargs):
         """
         A preference model on a language model, its heads freshly initialised and to be trained.
 
         Args:
             name_or_path (`str`): a causal language model or its base model, a Hub id or a folder.
             config ([`GPMConfig`], *optional*): a whole configuration, in place of the options below.
+            heads_follow (`bool`, defaults to `False`): whether an adapter, loaded next, brings trained heads; then
+                nothing is said about the checkpoint having none.
             kwargs: options of [`GPMConfig`] (`embedding_dim`, `scale_gate`, ...) and of
                 [`~PreTrainedModel.from_pretrained`] (`dtype`, `revision`, `gguf_file`, `device_map`, ...). With
                 `trust_remote_code=True` the code beside the backbone's weights is run, and saved with the model.
@@ -577,8 +586,9 @@ class GPMForPreference(PreTrainedModel):
 
         Raises:
             ValueError: for a checkpoint that is no decoder language model, lacks backbone weights, or already is a
-                preference model.
+                preference model; for a folder with the weights of two models.
         """
+        check_one_model(name_or_path, both_formats=True)
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
         gpm_options = {name: kwargs.pop(name) for name in _GPM_OPTIONS if name in kwargs}
         # Left out it would be asked for on the terminal, of which a job has none.
@@ -603,7 +613,9 @@ class GPMForPreference(PreTrainedModel):
         prefix = _backbone_prefix(config.text_config)
         if prefix != cls.base_model_prefix:
             kwargs["key_mapping"] = {rf"^{prefix}\.": f"{cls.base_model_prefix}.", **kwargs.pop("key_mapping", {})}
-        model, info = super().from_pretrained(name_or_path, config=config, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(
+            name_or_path, config=config, heads_follow=heads_follow, output_loading_info=True, **kwargs
+        )
         _check_complete(name_or_path, [name for name in info["missing_keys"] if not name.startswith(_HEADS)])
         # A recorded key mapping would make `save_pretrained` write the backbone's own names back.
         model._weight_conversions = None
@@ -618,8 +630,11 @@ class GPMForPreference(PreTrainedModel):
         Loads a saved preference model, see [`~PreTrainedModel.from_pretrained`].
 
         Raises:
-            ValueError: for a checkpoint without the heads, which transformers would fill with random numbers.
+            ValueError: for a checkpoint without the heads, which transformers would fill with random numbers; for a
+                folder with the weights of two models.
         """
+        if pretrained_model_name_or_path is not None:
+            check_one_model(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
         return_info = kwargs.pop("output_loading_info", False)
         if kwargs.pop("trust_remote_code", None) and "config" not in kwargs:
             # The parent would load it without saying so.
@@ -646,6 +661,24 @@ class GPMForPreference(PreTrainedModel):
         heads = {"embedding_head": self.embedding_head, "gate_head": self.gate_head, "reward_head": self.reward_head}
         return {name: head for name, head in heads.items() if head is not None}
 
+    def save_pretrained(self, save_directory, is_main_process=True, *args, **kwargs):
+        """
+        Saves the model, see [`~PreTrainedModel.save_pretrained`]; weights of another model that are in the folder go,
+        and a process that is killed leaves the old model or the new one, see `weight_files_gpm.py`. A backbone's own
+        code is saved beside this one.
+        """
+        # The shards of a distributed checkpoint come from all processes.
+        if not is_main_process or kwargs.get("distributed_checkpoint") or os.path.isfile(save_directory):
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+            if is_main_process and os.path.isdir(save_directory):
+                save_backbone_code(self, save_directory)
+            return
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", os.path.basename(os.path.abspath(save_directory)))
+        with saved_as_one_model(save_directory) as aside:
+            save_backbone_code(self, aside)
+            super().save_pretrained(aside, is_main_process, *args, **kwargs)
+
     def save_config_and_code(self, folder):
         """
         Writes what a stranger needs beside the weights: `config.json` and this code, named in its `auto_map` and its
@@ -654,13 +687,6 @@ class GPMForPreference(PreTrainedModel):
         save_backbone_code(self, folder)
         custom_object_save(self, folder, config=self.config)
         self.config.save_pretrained(folder)
-
-    def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
-        """As the parent's; a backbone's own code is saved beside this one."""
-        if is_main_process:
-            os.makedirs(save_directory, exist_ok=True)
-            save_backbone_code(self, save_directory)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     @property
     def context_length(self):

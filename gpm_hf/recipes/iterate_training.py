@@ -18,6 +18,7 @@ from gpm_hf.scoring import load_gguf_language_model, load_tokenizer
 from gpm_hf.shards import written_rows
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
 from gpm_hf.training.offline_batches import PAIR
+from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 
 
@@ -46,6 +47,10 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
         dtype = (args.model_init_kwargs or {}).get("dtype", "float32")
         model = load_gguf_language_model(policy, dtype=dtype)
         args.model_init_kwargs = None
+    else:
+        model, _ = load_if_adapter(policy, args, tokenizer)
+        if model is not policy:
+            args.model_init_kwargs = None
     if config.method in DPO_METHODS:
         trainer: Any = PrecomputedReferenceDPOTrainer(
             model, args=args, train_dataset=dataset, processing_class=tokenizer

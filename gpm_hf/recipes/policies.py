@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from gpm_hf.generation import PolicySampler, Sampler, SamplingOptions, VLLMSampler
 from gpm_hf.hub.results import model_digest
+from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring import Scorer, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
+from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
 
 
 def is_gguf(policy: str) -> bool:
@@ -24,14 +26,21 @@ def load_policy(policy: str, dtype: Any = "auto", **options: Any) -> tuple[Any, 
     A policy on this process's device, and its tokenizer.
 
     Args:
-        policy: a Hub id or folder of a causal language model; a folder with one `.gguf` file will do.
+        policy: a Hub id or folder of a causal language model or of its adapter; a folder with one `.gguf` file will
+            do.
         dtype: of its weights; "auto" means as saved (float32 for GGUF).
         options: for `from_pretrained`.
     """
     hub_options = {name: options[name] for name in ("revision",) if options.get(name) is not None}
     if is_gguf(policy):
         model = load_gguf_language_model(policy, dtype="float32" if dtype == "auto" else dtype)
+    elif is_adapter(policy, options):
+        model = load_language_adapter(policy, dtype=dtype, **options)
+        if not model.active_peft_config.is_prompt_learning:
+            # The base with the adapter in its layers: it samples by its own class.
+            model = model.get_base_model()
     else:
+        check_one_model(policy, both_formats=True)
         model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, **options)
     return model.to(PartialState().device), load_tokenizer(policy, **hub_options)
 
@@ -44,6 +53,8 @@ def load_sampler(
         return PolicySampler(*load_policy(policy, dtype, **load_options), options)
     if is_gguf(policy):
         raise ValueError(f"{policy} is in GGUF: sample from it without vLLM, or save it as safetensors first.")
+    if is_adapter(policy, load_options):
+        raise ValueError(f"{policy} is an adapter: sample from it without vLLM, or merge it and save that first.")
     if load_options.keys() - {"revision"}:
         raise ValueError(f"vLLM does not take {sorted(load_options.keys() - {'revision'})}: leave them out.")
     tokenizer = load_tokenizer(policy, **load_options)

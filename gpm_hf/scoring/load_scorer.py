@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from transformers import AutoConfig
-from transformers.utils import ADAPTER_CONFIG_NAME
 
 from gpm_hf.modeling import GPMConfig
 
+from .adapters import is_adapter
 from .gpm_scorer import GPMScorer
-from .loading import _has_file, hub_options_of, with_gguf_file
 from .model_loading import is_classifier
 from .pair_classifier_scorer import PairClassifierScorer
 from .pair_completion_scorer import PairCompletionScorer
+from .repositories import hub_options_of, with_gguf_file
 from .reward_model_scorer import RewardModelScorer
 from .scorer import Scorer
 from .simple_scorers import ConstantScorer, RandomScorer
@@ -88,7 +88,7 @@ def _kind_of(name: str, options: dict) -> str:
         raise ValueError(f"{name} holds a language model in GGUF. As a judge of pairs it is judge:{name}.")
     if is_classifier(name, options):
         return "reward"
-    if _has_file(name, ADAPTER_CONFIG_NAME, options):
+    if is_adapter(name, options):
         # It says itself where it is no preference model's.
         return "gpm"
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))

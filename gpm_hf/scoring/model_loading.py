@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
-from transformers.utils import ADAPTER_CONFIG_NAME
 
-from .loading import _has_file, hub_options_of, load_tokenizer
+from gpm_hf.modeling import check_one_model
+
+from .adapters import is_adapter, is_classifier_adapter, load_classifier_adapter
+from .loading import load_tokenizer
+from .repositories import hub_options_of
 
 
 def resolve_model(
@@ -53,16 +56,15 @@ def check_complete(name: str, info: dict, kind: str) -> None:
     if missing:
         raise ValueError(
             f"{name} holds no {kind}: its checkpoint lacks {len(missing)} weights, such as {missing[0]!r}, which "
-            "would be random numbers. A LoRA adapter has to be merged and saved first (`merge_and_unload`)."
+            "would be random numbers."
         )
 
 
 def is_classifier(name: str, options: dict) -> bool:
     """Whether a folder or Hub id holds a sequence classification model, or an adapter of one."""
-    if _has_file(name, ADAPTER_CONFIG_NAME, options):
-        adapter = _adapter_config(name, options)
-        # A preference model's adapter saves heads of other names, and adapters of language models none.
-        return adapter.task_type == "SEQ_CLS" or bool(_CLASSIFIER_HEADS & set(adapter.modules_to_save or []))
+    check_one_model(name, both_formats=True)
+    if is_adapter(name, options):
+        return is_classifier_adapter(name, options)
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
     if any(architecture.endswith("ForSequenceClassification") for architecture in config.architectures or []):
         return True
@@ -70,53 +72,22 @@ def is_classifier(name: str, options: dict) -> bool:
     return "AutoModelForSequenceClassification" in config.to_dict().get("auto_map", {})
 
 
-# The names of the heads of transformers' own sequence classification models.
-_CLASSIFIER_HEADS = {"score", "classifier"}
-
-
 def load_classifier(name: str, check_config: Callable[[str, Any], None], kind: str, **options: Any) -> Any:
     """
-    A sequence classification model with all of its weights; `check_config(name, config)` refuses other models. Of a
-    LoRA adapter, which is merged, the head has one label.
+    A sequence classification model with all of its weights, a LoRA adapter merged; `check_config(name, config)`
+    refuses other models.
     """
-    if _has_file(name, ADAPTER_CONFIG_NAME, options):
-        return _load_classifier_adapter(name, check_config, kind, options)
+    check_one_model(name, both_formats=True)
+    if is_adapter(name, options):
+        model = load_classifier_adapter(name, kind, **options)
+        check_config(name, model.config)
+        # As in training: the base is a language model, which says nothing of a reward's padding.
+        tokenizer = load_tokenizer(name, **hub_options_of(options))
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        return model
     # First, because loading a large model of the wrong kind takes minutes.
     asked = {"num_labels": options["num_labels"]} if "num_labels" in options else {}
     check_config(name, AutoConfig.from_pretrained(name, **hub_options_of(options), **asked))
     model, info = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True, **options)
     check_complete(name, info, kind)
     return model
-
-
-def _adapter_config(name: str, options: dict) -> Any:
-    from peft import PeftConfig
-
-    hub_options = hub_options_of(options)
-    hub_options.pop("trust_remote_code", None)
-    return PeftConfig.from_pretrained(name, **hub_options)
-
-
-def _load_classifier_adapter(name: str, check_config: Callable[[str, Any], None], kind: str, options: dict) -> Any:
-    from peft import PeftModel
-
-    config, hub_options = _adapter_config(name, options), hub_options_of(options)
-    base = config.base_model_name_or_path
-    # The adapter's revision is not the base model's, which the adapter remembers.
-    base_options = {**options, "revision": config.revision, "num_labels": 1}
-    model, info = AutoModelForSequenceClassification.from_pretrained(base, output_loading_info=True, **base_options)
-    check_config(name, model.config)
-    saved = set(config.modules_to_save or [])
-    missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in saved)
-    if missing:
-        raise ValueError(
-            f"{name} is an adapter of {base} without the weights of {missing[0]!r}, which would be random numbers: it "
-            f'is no {kind}. Train it with task_type="SEQ_CLS", by which PEFT saves the head.'
-        )
-    hub_options.pop("trust_remote_code", None)
-    merged = PeftModel.from_pretrained(model, name, **hub_options).merge_and_unload()
-    # As in training: the base is a language model, which says nothing of a reward's padding.
-    merged.config.get_text_config().pad_token_id = load_tokenizer(name, **hub_options).pad_token_id
-    # Where the tokenizer is.
-    merged.config.name_or_path = merged.name_or_path = name
-    return merged

@@ -11,13 +11,15 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gpm_hf.modeling import GPMConfig, checked_date, evaluation_mode, fixed_templates, input_device
+from gpm_hf.modeling import GPMConfig, check_one_model, checked_date, evaluation_mode, fixed_templates, input_device
 
+from .adapters import is_adapter, load_language_adapter
 from .batches import attention_mask, batches_by_length, longest_sequence, pad_right
-from .loading import hub_options_of, load_gguf_language_model, with_gguf_file
+from .loading import load_gguf_language_model
 from .model_loading import check_complete, resolve_model
 from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
+from .repositories import hub_options_of, with_gguf_file
 from .scorer import name_of
 
 RLHFLOW_TEMPLATE = "[CONTEXT] {prompt} [RESPONSE A] {a} [RESPONSE B] {b} \n"
@@ -167,6 +169,9 @@ def _load(name: str, **options: Any) -> Any:
     options = with_gguf_file(name, options)
     if "gguf_file" in options:
         return load_gguf_language_model(name, **options)
+    check_one_model(name, both_formats=True)
+    if is_adapter(name, options):
+        return load_language_adapter(name, **options)
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
     if config.model_type == GPMConfig.model_type:
         raise ValueError(f"{name} is a general preference model, which answers nothing: use GPMScorer.")

@@ -20,6 +20,7 @@ from gpm_hf.training.offline_batches import (
     sides_of,
 )
 from gpm_hf.training.offline_gpo_config import OfflineGPOConfig
+from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.row_means import BY_LENGTH, COUNTED, RowMeansMixin, fetch_own_batches
@@ -69,7 +70,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
 
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): the policy that sampled the responses,
-            from which the training starts.
+            from which the training starts. The training of an adapter, by its name or as an object, goes on.
         args ([`OfflineGPOConfig`], *optional*): options.
         train_dataset (`Dataset` or `IterableDataset`): pairs with `prompt`, `chosen`, `rejected`, `chosen_score`,
             `rejected_score` (mean log-odds; for SPPO `chosen_probability`, `rejected_probability`), or single
@@ -132,6 +133,12 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
         if args is None:
             args = OfflineGPOConfig(f"{model_name.split('/')[-1]}-OfflineGPO")
         fetch_own_batches(args)
+        model_init_kwargs = args.model_init_kwargs
+        given, options = model, {name: kwargs.get(name) for name in ("peft_config", "quantization_config")}
+        model, processing_class = load_if_adapter(model, args, processing_class, **options)
+        if model is not given:
+            # TRL would say that they are ignored.
+            args.model_init_kwargs, kwargs["quantization_config"] = None, None
         if isinstance(train_dataset, Dataset) and len(train_dataset) == 0:
             raise ValueError("The train data set is empty: there is nothing to learn from.")
         revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
@@ -165,6 +172,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
             processing_class,
             **kwargs,
         )
+        self.args.model_init_kwargs = model_init_kwargs
         # Of an adapter under ZeRO-3 TRL sets these by an old name, which transformers has read already.
         self.args.activation_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs
         _check_number_of_rows(self.train_dataset, args)

@@ -19,6 +19,7 @@ from gpm_hf.modeling import has_cycle, preference_matrix
 from gpm_hf.training.initial_policy import InitialPolicy, ProgressCallback
 from gpm_hf.training.online_gpo_config import OnlineGPOConfig
 from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both
+from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.preference_signal import (
     CallableSignal,
     GPMSignal,
@@ -85,7 +86,8 @@ class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
     vLLM, tools, LoRA, checkpoints, tables of completions.
 
     Args:
-        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): the policy.
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): the policy. The training of an
+            adapter, by its name or as an object, goes on.
         preference_model: who prefers what: a path or Hub id, a [`~gpm_hf.modeling.GPMForPreference`] (Bradley-Terry
             included), a sequence-classification reward model, or a function `f(prompts, groups)` that returns a K x K
             matrix of log-odds per group ([`~gpm_hf.training.preference_signal.CallableSignal`]). Prepared for DDP,
@@ -155,6 +157,13 @@ class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
             model_name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = OnlineGPOConfig(f"{model_name.split('/')[-1]}-GPO")
         check_prompt_columns(train=train_dataset, eval=eval_dataset)
+        name, model_init_kwargs = model, args.model_init_kwargs
+        model, processing_class = load_if_adapter(
+            model, args, processing_class, kwargs.get("peft_config"), kwargs.get("quantization_config")
+        )
+        if model is not name:
+            # TRL would say that they are ignored.
+            args.model_init_kwargs, kwargs["quantization_config"] = None, None
         _check_number_of_prompts(train_dataset, args)
         interactive = [name for name in ("tools", "rollout_func", "environment_factory") if kwargs.get(name)]
         if interactive and args.win_rate_prompts:
@@ -211,6 +220,7 @@ class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
             processing_classes,
             **kwargs,
         )
+        self.args.model_init_kwargs = model_init_kwargs
         if self.preference_signal is not None:
             self.preference_signal.prepare(self.accelerator)
         for signal in reward_models:

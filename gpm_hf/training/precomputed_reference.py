@@ -14,11 +14,12 @@ from trl.trainer.utils import global_then_local_main_first
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.sampled_rows import check_rendering, check_row_ids, has_sampled_ids
+from gpm_hf.training.saving import OneModelMixin
 
 logger = get_logger(__name__)
 
 
-class PrecomputedReferenceDPOTrainer(DPOTrainer):
+class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
     """
     TRL's [`~trl.DPOTrainer`] on what a policy sampled.
 

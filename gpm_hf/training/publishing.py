@@ -1,13 +1,15 @@
 """What both trainers do with the Hub: a record of the run, a card written from it, and one commit."""
 
-from transformers import Trainer
+import os
 
+from gpm_hf.digests import weights_digest
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.publishing import publish
 from gpm_hf.hub.record import RunRecord
+from gpm_hf.training.saving import OneModelMixin
 
 
-class PublishingMixin(Trainer):
+class PublishingMixin(OneModelMixin):
     """
     Cards and uploads of a trainer.
 
@@ -15,6 +17,9 @@ class PublishingMixin(Trainer):
     record beside the model (`gpm_run.json`), so that `gpm-hf card` can write it anew after evaluations; the upload has
     no pickles (`training_args.bin`) and no checkpoints.
     """
+
+    _saves_checkpoint = False
+    _last_saved: tuple[str, int] | None = None
 
     def run_record(self, dataset_name=None, tags=None) -> RunRecord:
         """What this run was and measured."""
@@ -29,12 +34,37 @@ class PublishingMixin(Trainer):
             dataset_name: used where the data set does not itself know where on the Hub it is from.
             tags: further tags, one or a list.
             plots: pictures in the output folder and their captions, `{file: caption}`.
+
+        Raises:
+            ValueError: where this run's model, as it now is, was not saved into the output folder.
         """
-        if self.is_world_process_zero():
+        # TRL's checkpoints ask for one, when what lies in the output folder is of an earlier run.
+        if self.is_world_process_zero() and not self._saves_checkpoint:
+            if self._last_saved != self._saved_in(self.args.output_dir):
+                raise ValueError(
+                    f"{self.args.output_dir} does not hold the model as it now is, and a card tells of the weights "
+                    "beside it: save it first, `trainer.save_model()`."
+                )
             record = self.run_record(dataset_name, tags)
             record.plots = dict(plots or {})
+            record.weights_sha256 = weights_digest(self.args.output_dir)
             record.save(self.args.output_dir)
             write_card(self.args.output_dir, repo=self.hub_model_id, with_results=False)
+
+    def _saved_in(self, folder):
+        return os.path.realpath(folder), self.state.global_step
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if not self._saves_checkpoint:
+            self._last_saved = self._saved_in(self.args.output_dir if output_dir is None else output_dir)
+
+    def _save_checkpoint(self, model, trial):
+        self._saves_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saves_checkpoint = False
 
     def save_model(self, output_dir=None, _internal_call=False):
         """As the parent's; saved by name into the output folder, the model gets its record and card too."""

@@ -349,12 +349,12 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
             metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
             metrics["mean_log_odds"].extend(log_odds.tolist())
 
-    def _save(self, output_dir=None, state_dict=None):
+    def _write_model(self, folder, state_dict):
         with _as_its_own_class(self.gpm):
-            super()._save(output_dir, state_dict)
+            super()._write_model(folder, state_dict)
         if self.args.should_save and is_peft_model(self.model):
             # An adapter of a plain language model says neither what the heads are nor how to run them.
-            self.gpm.save_config_and_code(output_dir or self.args.output_dir)
+            self.gpm.save_config_and_code(folder)
 
     def run_record(self, dataset_name=None, tags=None):
         """What this run was and measured, see [`preference_model_record`]."""

@@ -15,7 +15,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig
 from transformers.utils import CONFIG_NAME
 
-from gpm_hf.hub.record import RunRecord
+from gpm_hf.hub.local_paths import is_local, name_of, without_paths
+from gpm_hf.hub.record import RunRecord, preference_model_settings
 from gpm_hf.modeling import GPMConfig
 
 # .../USER___NAME/CONFIGURATION/VERSION/COMMIT/FILE
@@ -81,16 +82,7 @@ def preference_model_record(trainer, dataset_name: str | None = None, tags: Any 
         tags: further tags.
     """
     config = trainer.gpm.config
-    settings = {
-        "backbone": config.text_config.model_type,
-        "embedding dimension": config.embedding_dim,
-        "scale gate": config.gate_activation if config.scale_gate else "none",
-        "unit-norm embeddings (L2)": config.normalize_embeddings,
-        "reward head": config.reward_head,
-        "tau": config.tau,
-        "prompt format": config.prompt_format,
-        "date in the chat template": config.template_date,
-    }
+    settings = preference_model_settings(config)
     if is_peft_model(trainer.model):
         # What is loaded first: a model of ours with its own heads, or a language model that gets these.
         base = trainer.model.active_peft_config.base_model_name_or_path or ""
@@ -130,7 +122,7 @@ def policy_record(
         base_model=name,
         base_revision=revision,
         datasets=_datasets(trainer, dataset_name),
-        settings={"preference": preference, "method": method},
+        settings={"preference": without_paths(preference), "method": method},
         hyperparameters=_options(trainer, (*_OPTIMISATION, *options)),
         metrics=_last_metrics(trainer, metrics),
         hardware=_hardware(trainer),
@@ -142,7 +134,7 @@ def policy_record(
 def _base_of(trainer, *names: str) -> tuple[str, str]:
     """Name and commit of what the training started from; empty for a local folder, which says nothing to others."""
     for name in names:
-        if name and not os.path.exists(name):
+        if name and not is_local(name):
             if not trainer.was_given_a_name:  # a model object may be of any revision
                 return name, ""
             revision = (trainer.args.model_init_kwargs or {}).get("revision") or "main"
@@ -163,7 +155,7 @@ def _is_preference_model(name: str) -> bool:
 def _datasets(trainer, dataset_name: str | None) -> list[dict[str, str]]:
     found = [dict(one) for one in trainer.data_sources]
     if not found and dataset_name:
-        found = [{"name": Path(dataset_name).name if os.path.exists(dataset_name) else dataset_name, "revision": ""}]
+        found = [{"name": name_of(dataset_name) if is_local(dataset_name) else dataset_name, "revision": ""}]
     return found
 
 

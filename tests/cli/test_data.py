@@ -55,6 +55,6 @@ def test_generate_writes_pairs(capsys, tmp_path):
     assert ask(capsys, *arguments)[0] == 0
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 40 and {row["edge"] for row in rows} == {0, 1, 2, 3}
-    assert ask(capsys, *arguments, "--prompts", 10**6)[0] == 1
-    assert ask(capsys, "generate-cyclic", output, "--prompts", 10, "--dominant")[0] == 0
+    assert ask(capsys, *arguments, "--overwrite", "--prompts", 10**6)[0] == 1
+    assert ask(capsys, "generate-cyclic", output, "--prompts", 10, "--dominant", "--overwrite")[0] == 0
     assert len(output.read_text().splitlines()) == 10 * (3 + 3)

@@ -108,6 +108,14 @@ def test_results_of_other_weights_are_refused(folder, rings):
         load_results(folder)
 
 
+def test_no_card_for_two_models(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"weights of 2 models \(model\.safetensors; adapter_config\.json\)"):
+        write_card(folder)
+    with pytest.raises(ValueError, match="weights of 2 models"):
+        publish(folder, "me/model", dry_run=True)
+
+
 def test_only_what_belongs_to_a_model_is_uploaded(folder):
     for name in ("training_args.bin", "optimizer.pt", "notes.txt", "checkpoint-2/model.safetensors", "runs/events"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from gpm_hf import GPMForPreference, load_preference_model, load_tokenizer
 from gpm_hf.cli import conversion
 from gpm_hf.hub.conversion import convert_reference_checkpoint
+from gpm_hf.hub.publishing import publish
 from gpm_hf.modeling import encode_group
 from tests.conftest import BACKBONES, SHARED, backbone_config, build_gpm, build_tokenizer
 from tests.loopback_hub import run_python
@@ -180,9 +182,23 @@ def test_tokenizer_is_copied_and_nothing_else(checkpoint, tmp_path):
     added = {path.name for path in (tmp_path / "gpm").iterdir()} - {
         path.name for path in (tmp_path / "expected").iterdir()
     }
-    assert added == set(report.copied) == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    for name in added:
+    assert set(report.copied) == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert added == {*report.copied, "README.md", "gpm_run.json"}
+    for name in report.copied:
         assert (tmp_path / "gpm" / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
+def test_a_converted_checkpoint_has_a_card_and_is_pushed_with_it(checkpoint, tmp_path):
+    convert_reference_checkpoint(checkpoint, tmp_path / "gpm")
+    card = ModelCard.load(tmp_path / "gpm" / "README.md")
+    assert "Converted from a local checkpoint of the paper's authors" in card.text
+    assert "| embedding dimension | 4 |" in card.text and "| prompt format | reference |" in card.text
+    assert "## Training" not in card.text and "Hardware" not in card.text
+    assert 'AutoModel.from_pretrained("gpm", trust_remote_code=True)' in card.text
+    assert str(tmp_path) not in (tmp_path / "gpm" / "gpm_run.json").read_text() + card.content
+    publication = publish(tmp_path / "gpm", "me/gpm", base_model="general-preference/gpm", dry_run=True)
+    assert "README.md" in publication.files
+    assert publication.replaced == ["gpm_run.json, base_model: a local model -> general-preference/gpm"]
 
 
 def test_old_frequencies_are_dropped(checkpoint, tmp_path):

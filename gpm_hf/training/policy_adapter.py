@@ -1,0 +1,47 @@
+"""A policy that is given by the name of an adapter."""
+
+from typing import Any
+
+from gpm_hf.modeling import check_one_model
+from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
+from gpm_hf.scoring.loading import load_tokenizer
+
+
+def load_if_adapter(
+    model: Any, args: Any, processing_class: Any = None, peft_config: Any = None, quantization_config: Any = None
+) -> tuple[Any, Any]:
+    """
+    An adapter on its base model, to be trained on, where that is what a policy's name stands for.
+
+    Args:
+        model: a policy's name, or a model.
+        args: the trainer's options, whose `model_init_kwargs` load the base (in float32 by default, as TRL does).
+        processing_class, peft_config, quantization_config: what the trainer was given.
+
+    Returns:
+        The model (a [`~peft.PeftModel`], or what was given) and its tokenizer (that beside the adapter, or what was
+        given).
+
+    Raises:
+        ValueError: for a second adapter; for a folder with the weights of two models; where the base is gone or
+            another model.
+    """
+    if not isinstance(model, str):
+        return model, processing_class
+    check_one_model(model, both_formats=True)
+    options = {name: value for name, value in (args.model_init_kwargs or {}).items() if value is not None}
+    if not is_adapter(model, options):
+        return model, processing_class
+    if peft_config is not None:
+        raise ValueError(
+            f"{model} is an adapter, whose training goes on: leave `peft_config` (`--use_peft`) out, or merge it into "
+            "its base and save that first."
+        )
+    options.setdefault("dtype", "float32")
+    options.setdefault("trust_remote_code", args.trust_remote_code)
+    if quantization_config is not None:
+        options["quantization_config"] = quantization_config
+    if processing_class is None:
+        revision = {"revision": options["revision"]} if "revision" in options else {}
+        processing_class = load_tokenizer(model, **revision)
+    return load_language_adapter(model, is_trainable=True, **options), processing_class
