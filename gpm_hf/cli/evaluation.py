@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
     cyclic.add_argument("--keep", metavar="COLUMN=VALUE", help="only the rows whose column has this value")
     cyclic.add_argument("--output", help="a JSON file for the numbers; in MODEL/results the card picks them up")
     cyclic.add_argument("--picture", help="a PNG file: learned cycles in the preference plane")
-    writes(cyclic, lambda options: [options.output, options.picture])
+    writes(cyclic, lambda options: [options.output, options.picture], evaluation="cyclic")
     evaluation_pairs.add_kinds(kinds)
     evaluation_best_of.add_kinds(kinds)
     evaluation_policies.add_kinds(kinds)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.evaluation_scorers import load_scorers, store_of
-from gpm_hf.cli.outputs import writes
+from gpm_hf.cli.outputs import refuse_existing, writes
 from gpm_hf.files import written_whole
 from gpm_hf.hub.results import model_digest, save_result
 
@@ -58,7 +58,7 @@ def add_kinds(kinds: Any) -> None:
     mt_bench.add_argument(
         "--output", metavar="FOLDER", required=True, help="FastChat's data/mt_bench, or one laid out as it is"
     )
-    writes(mt_bench, lambda options: [_answer_file(options)])
+    mt_bench.add_argument("--overwrite", action="store_true", help="replace the file for the judge")
     mt_bench.set_defaults(run=_mt_bench)
     lm_eval = kinds.add_parser(
         "lm-eval",
@@ -76,7 +76,7 @@ def add_kinds(kinds: Any) -> None:
     lm_eval.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     lm_eval.add_argument("--output", help="a JSON file for the numbers; in MODEL/results the card picks them up")
     lm_eval.add_argument("--format", choices=["text", "json"], default="text")
-    writes(lm_eval, lambda options: [options.output])
+    writes(lm_eval, lambda options: [options.output], evaluation="lm-eval")
     lm_eval.set_defaults(run=_lm_eval)
 
 
@@ -107,7 +107,7 @@ def _judged(kinds: Any, name: str, text: str, run: Any) -> argparse.ArgumentPars
     parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a Hub model brings along")
     parser.add_argument("--output", help="a JSON file for all numbers")
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    writes(parser, _outputs)
+    writes(parser, _outputs, evaluation=name)
     parser.set_defaults(run=run)
     return parser
 
@@ -115,10 +115,6 @@ def _judged(kinds: Any, name: str, text: str, run: Any) -> argparse.ArgumentPars
 def _outputs(options: argparse.Namespace) -> list[Any]:
     names = [Path(given.partition("=")[2], "results", "win_rates.json") for given in vars(options).get("card", [])]
     return [options.output, *names]
-
-
-def _answer_file(options: argparse.Namespace) -> Path:
-    return Path(options.output) / "model_answer" / f"{options.model_id}.jsonl"
 
 
 def _win_rates(options: argparse.Namespace) -> None:
@@ -296,7 +292,8 @@ def _mt_bench(options: argparse.Namespace) -> None:
             "Answer them, and give those answers too."
         )
         return
-    path = _answer_file(options)
+    path = Path(options.output) / "model_answer" / f"{options.model_id}.jsonl"
+    refuse_existing(path, options.overwrite)
     write_fastchat(path, options.model_id, questions, found)
     print(
         f"The answers to {len(questions)} questions are in {path}. In FastChat's fastchat/llm_judge, with its data/: "

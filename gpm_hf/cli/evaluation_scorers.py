@@ -65,7 +65,7 @@ def scorer_command(commands: Any, name: str, text: str, run: Callable, data: str
         help="a JSON file for the numbers; of one model in a folder, its card picks it up in FOLDER/results",
     )
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    writes(parser, lambda options: [options.output])
+    writes(parser, lambda options: [options.output], evaluation=name)
     parser.set_defaults(run=run)
     return parser
 

@@ -57,7 +57,6 @@ def test_folders_too(command, tmp_path, capsys):
     [
         ("demo --output {out}", "results.json"),
         ("eval pairs gone --dataset gone.jsonl --pictures {out}", "reliability.png"),
-        ("eval mt-bench --questions gone --model-id me --output {out}", "model_answer/me.jsonl"),
         ("eval win-rates --scorer random a=x b=y --baseline a --card b={out}", "results/win_rates.json"),
     ],
 )
@@ -66,6 +65,26 @@ def test_files_in_folders(command, there, tmp_path, capsys):
     (tmp_path / there).touch()
     assert main(command.format(out=tmp_path).split()) == 1
     assert f"{there} exists already: name another" in capsys.readouterr().err
+
+
+def test_numbers_of_the_same_evaluation_are_measured_again(tmp_path, capsys):
+    """What refuses first is then the model that is not there."""
+    command = "eval cyclic gone --dataset gone.jsonl --output {out}".format(out=tmp_path / "found.json").split()
+    for kind, expected in (("pairs", "exists already"), ("cyclic", "gone.jsonl")):
+        (tmp_path / "found.json").write_text(json.dumps({"evaluation": kind, "result": {}}))
+        assert main(command) == 1
+        assert expected in capsys.readouterr().err
+
+
+def test_the_file_for_fastchats_judge(tmp_path, capsys):
+    (tmp_path / "question.jsonl").write_text(json.dumps({"question_id": 1, "category": "a", "turns": ["A poem."]}))
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"prompt": "A poem.", "response": "Roses"}))
+    command = ["eval", "mt-bench", tmp_path / "answers.jsonl", "--questions", tmp_path / "question.jsonl"]
+    command += ["--model-id", "me", "--output", tmp_path]
+    for more, expected in (([], 0), ([], 1), (["--overwrite"], 0)):
+        code, _, err = ask(capsys, *command, *more)
+        assert code == expected, err
+    assert (tmp_path / "model_answer" / "me.jsonl").is_file()
 
 
 def all_parsers(monkeypatch):
