@@ -107,7 +107,7 @@ def _judged(kinds: Any, name: str, text: str, run: Any) -> argparse.ArgumentPars
     parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a Hub model brings along")
     parser.add_argument("--output", help="a JSON file for all numbers")
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    writes(parser, _outputs, evaluation=name)
+    writes(parser, _outputs, evaluation="alpaca-eval" if name == "alpaca" else name)
     parser.set_defaults(run=run)
     return parser
 
