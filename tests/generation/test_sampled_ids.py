@@ -196,8 +196,32 @@ def test_texts_of_others_are_trained_where_they_are_rendered_whole(tmp_path):
     assert tokenizer.decode(trainer.train_dataset[0]["chosen_ids"]) == f"{rows[0]['responses'][0]}<|im_end|>\n"
 
 
-WHOLE = "cohere cohere2 gemma gemma3 gemma4 lfm2 llama3 llama3_1 llama3_2 phi3 phi3_5 qwen2_5 qwen3_5_nothink".split()
-OTHERWISE = "deepseek_r1_distill deepseekv3 glm4moe gptoss nemotron_3_nano qwen3 qwen3_5_think qwen3_6 qwen3_8".split()
+WHOLE = [
+    "cohere",
+    "cohere2",
+    "gemma",
+    "gemma3",
+    "gemma4",
+    "lfm2",
+    "llama3",
+    "llama3_1",
+    "llama3_2",
+    "phi3",
+    "phi3_5",
+    "qwen2_5",
+    "qwen3_5_nothink",
+]
+OTHERWISE = [
+    "deepseek_r1_distill",
+    "deepseekv3",
+    "glm4moe",
+    "gptoss",
+    "nemotron_3_nano",
+    "qwen3",
+    "qwen3_5_think",
+    "qwen3_6",
+    "qwen3_8",
+]
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *OTHERWISE])
@@ -233,9 +257,10 @@ def test_ids_are_checked(tmp_path):
     tokenizer = template_tokenizer("qwen3")
     policy = template_policy(tokenizer)
     (row, other) = scored(sample_rows(policy, tokenizer))
-    pairs = select_pairs([row, other])
+    pairs, another = select_pairs([row, other]), template_tokenizer("qwen3")
+    another.chat_template = chat_template("qwen3_instruct_2507")
     with pytest.raises(ValueError, match="Row 0 was sampled with another tokenizer or chat template"):
-        make_trainer(tmp_path, pairs, policy, template_tokenizer("llama3"))
+        make_trainer(tmp_path, pairs, policy, another)
     with pytest.raises(ValueError, match=r"train data set has chosen_ids, .* without tokenizer_digest"):
         make_trainer(tmp_path, pairs.remove_columns("tokenizer_digest"), policy, tokenizer)
     with pytest.raises(
