@@ -31,7 +31,7 @@ from gpm_hf.training.preference_signal import (
 from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.publishing import PublishingMixin
 from gpm_hf.training.reward_model_signal import RewardModelSignal
-from gpm_hf.training.row_means import NamedEvaluationsMixin
+from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 
 _INITIAL_POLICY_FILE = "initial_policy.json"
@@ -69,7 +69,7 @@ def gpo_targets(scores, gpo_beta, loss_type="gpo", log_z="zero", include_self=Tr
     return targets
 
 
-class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
+class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
     """
     Trainer for online General Preference Optimization ("Beyond Bradley-Terry Models: A General Preference Model for
     Language Model Alignment", ICML 2025, section 5).
@@ -408,24 +408,21 @@ class OnlineGPOTrainer(PublishingMixin, NamedEvaluationsMixin, GRPOTrainer):
             if self.args.use_bias_correction_kl:
                 kl = kl * (log_probs - old_log_probs).exp()
             per_sample = per_sample + self.beta * (kl * mask).sum(-1) / lengths.clamp(min=1)
-            self._log_mean(mode, "kl", kl, mask)
+            self.log_mean(mode, "kl", kl, mask)
 
         loss = per_sample.mean()  # over all samples: one without a target leaves the denominator as it is
         if self.aux_loss_enabled:
             loss = loss + self.router_aux_loss_coef * aux_loss
+            per_sample = per_sample + self.router_aux_loss_coef * aux_loss
             self._metrics[mode]["aux_loss"].append(self.accelerator.gather(aux_loss).mean().item())
 
-        self._log_mean(mode, "entropy", entropies, mask)
-        self._log_mean(mode, "gpo/target_abs", targets.abs(), counts)
-        self._log_mean(mode, "gpo/residual_abs", residual.abs(), counts)
-        self._log_mean(mode, "gpo/log_ratio_abs", log_ratio.abs(), counts)
+        self.log_mean(mode, "entropy", entropies, mask)
+        self.log_mean(mode, "gpo/target_abs", targets.abs(), counts)
+        self.log_mean(mode, "gpo/residual_abs", residual.abs(), counts)
+        self.log_mean(mode, "gpo/log_ratio_abs", log_ratio.abs(), counts)
+        if mode == "eval":  # the training's is logged by the parent
+            self.log_mean(mode, "loss", per_sample, torch.ones_like(per_sample))
         return loss / (self.current_gradient_accumulation_steps if mode == "train" else 1.0)
-
-    def _log_mean(self, mode, name, values, mask):
-        """Logs the mean of the values under the mask, over all processes."""
-        total = torch.stack([values.detach().masked_fill(mask == 0, 0.0).sum(), mask.sum().float()])
-        total = self.accelerator.reduce(total, reduction="sum")
-        self._metrics[mode][name].append((total[0] / total[1].clamp(min=1.0)).item())
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Means of trainers as means over rows, and metrics of evaluations under the evaluation's own name."""
 
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class NamedEvaluationsMixin(Trainer):
         recorded = self._metrics["eval"]
         recorded.clear()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        means = {name: self.mean_of(values) for name, values in recorded.items()}
+        means = self.means_of(recorded)
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         recorded.clear()  # or `log` would add them once more
         return output
@@ -60,10 +61,50 @@ class NamedEvaluationsMixin(Trainer):
         """Refused: see the message."""
         raise NotImplementedError(f"hyperparameter_search is not offered. {NO_SEARCH}")
 
-    def mean_of(self, values: list[float]) -> float | None:
-        """What is logged of an evaluation's values under one name; NaN is what was undefined in a batch."""
-        defined = [value for value in values if value == value]
-        return sum(defined) / len(defined) if defined else None
+    def means_of(self, recorded: dict[str, list[float]]) -> dict[str, float | None]:
+        """What is logged of the values that an evaluation recorded under each name."""
+        return {name: sum(values) / len(values) for name, values in recorded.items()}
+
+
+class CompletionMeansMixin(NamedEvaluationsMixin):
+    """
+    Means of GRPO's evaluations: a batch weighs as the completions in it, or as the tokens or completions that a metric
+    counts. Training batches are all of one size. (Where prompts do not divide evenly among processes, accelerate
+    evaluates some twice.)
+    """
+
+    # How much the batches of the running evaluation weigh; under "" by their completions.
+    _weights: dict[str, list[float]]
+
+    def evaluation_loop(self, *arguments, **options):
+        """As the parent's, batches weighed."""
+        self._weights = defaultdict(list)
+        return super().evaluation_loop(*arguments, **options)
+
+    def prediction_step(self, model, inputs, *arguments, **options):
+        """As the parent's, with the size of the batch taken down."""
+        self._weights[""].append(len(inputs))
+        return super().prediction_step(model, inputs, *arguments, **options)
+
+    def log_mean(self, mode: str, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
+        """Logs the mean of the values under the mask, over all processes."""
+        total = torch.stack([values.detach().masked_fill(mask == 0, 0.0).sum(), mask.sum().float()])
+        total = self.accelerator.reduce(total, reduction="sum")
+        self._metrics[mode][name].append((total[0] / total[1].clamp(min=1.0)).item())
+        if mode == "eval":
+            self._weights[name].append(total[1].item())
+
+    def means_of(self, recorded):
+        """A NaN is what was undefined in a batch, and `None` what was undefined in all."""
+        means: dict[str, float | None] = {}
+        for name, values in recorded.items():
+            weights = self._weights.get(name, self._weights[""])
+            if len(values) != len(weights):  # of what is measured now and then
+                weights = [1.0] * len(values)
+            pairs = [(value, weight) for value, weight in zip(values, weights) if value == value and weight > 0]
+            total = sum(weight for _, weight in pairs)
+            means[name] = sum(value * weight for value, weight in pairs) / total if pairs else None
+        return means
 
 
 class RowMeansMixin(NamedEvaluationsMixin):
@@ -108,10 +149,6 @@ class RowMeansMixin(NamedEvaluationsMixin):
     def _is_rebalanced(self) -> bool:
         """Whether batches are those of `batch_rebalance`, of any size on any process."""
         return self.model.training and self.args.train_sampling_strategy == "batch_rebalance"
-
-    def mean_of(self, values):
-        """One value per row: a NaN is an overflow, and is shown."""
-        return sum(values) / len(values)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As the parent's, of a batch that knows which of its rows count."""

@@ -462,6 +462,36 @@ def test_table_of_completions(tmp_path):
         assert group["advantage"].tolist() == pytest.approx(means, abs=1e-4)
 
 
+def test_a_smaller_batch_of_an_evaluation_weighs_as_its_completions(tmp_path):
+    """Three prompts, four completions of each, in batches of eight and four."""
+    trainer = make_trainer(tmp_path, eval_dataset=chat_prompts(3), per_device_eval_batch_size=8, max_steps=1)
+    seen: dict[str, list] = {"targets": [], "losses": [], "tokens": [], "rewards": []}
+    inner, rewards = trainer._compute_loss, trainer._calculate_rewards
+
+    def compute_loss(model, inputs):
+        loss = inner(model, inputs)
+        seen["targets"] += inputs["targets"].abs().tolist()
+        # The policy is the one that sampled, so its log-ratios are zero.
+        seen["losses"] += inputs["targets"].square().tolist()
+        seen["tokens"] += inputs["completion_mask"].sum(-1).float().tolist()
+        assert loss.item() == pytest.approx(inputs["targets"].square().mean().item(), rel=1e-5)
+        return loss
+
+    def calculate_rewards(*arguments):
+        found = rewards(*arguments)
+        seen["rewards"] += found[:, 0].tolist()
+        return found
+
+    trainer._compute_loss, trainer._calculate_rewards = compute_loss, calculate_rewards
+    metrics = trainer.evaluate()
+    assert len(seen["losses"]) == 12
+    means = {name: sum(values) / 12 for name, values in seen.items()}
+    assert metrics["eval_loss"] == pytest.approx(means["losses"], rel=1e-5)
+    assert metrics["eval_gpo/target_abs"] == pytest.approx(means["targets"], rel=1e-5)
+    assert metrics["eval_completions/mean_length"] == pytest.approx(means["tokens"], rel=1e-5)
+    assert metrics["eval_reward"] == pytest.approx(means["rewards"], rel=1e-4, abs=1e-6)
+
+
 def test_data_without_prompts_are_refused(tmp_path):
     """Not by a `KeyError` in the middle of the first step."""
     questions = chat_prompts().rename_column("prompt", "question")
