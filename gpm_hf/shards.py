@@ -1,5 +1,6 @@
 """Work on many rows, shard by shard: in constant memory, by several processes, and on from where it stopped."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -26,25 +27,31 @@ def map_in_shards(
     """
     Turns rows into the rows of a `.jsonl` file, in their order.
 
-    Finished shards are kept beside the output, in `.NAME.parts/`, each written whole; a run that was killed goes on
-    after them and ends with the same file. Under a launcher each process takes every n-th shard.
+    Finished shards are kept beside the output, in `.NAME.parts/`, each written whole and tied to the rows that it was
+    made of; a run that was killed goes on after them and ends with the same file, and one whose input was corrected
+    does those shards again that the correction touches. Under a launcher each process takes every n-th shard.
 
     Args:
         rows: read once, and never held but for one shard.
         work: from a shard's number, counted from 0, and its rows to the rows to be written. It must depend on these
             alone, for any process may be asked for any shard.
         output: the file to write.
-        settings: what the work depends on, as JSON can hold it: a run goes on only where these are the same.
+        settings: what the work depends on beside its rows, as JSON can hold it: a run goes on only where these are the
+            same. A run that finished no shard binds nobody.
         shard_size: rows worked on and written at once.
 
     Returns:
         The number of rows read, on all processes.
 
     Raises:
-        ValueError: parts of an interrupted run with other settings; no rows.
+        ValueError: finished parts of an interrupted run with other settings; no rows; an output that is a folder.
         RuntimeError: a launcher started several processes, and accelerate's state knows of one: on a CPU make it with
             `PartialState(cpu=True)` first.
     """
+    if shard_size < 1:
+        raise ValueError(f"{shard_size} rows at once: at least 1 is needed.")
+    if Path(output).is_dir():
+        raise ValueError(f"{output} is a folder: name a file to write.")
     state = PartialState()
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != launched:
@@ -62,11 +69,8 @@ def map_in_shards(
     bar = tqdm(unit=" rows", desc=output.stem, disable=not state.is_main_process)
     for number, shard in enumerate(_shards(rows, shard_size)):
         count += len(shard)
-        path = parts / f"{number:09d}.jsonl"
-        if number % state.num_processes == state.process_index and not path.exists():
-            done = work(number, shard)
-            with written_whole(path) as file:
-                file.writelines(json_text(row) + "\n" for row in done)
+        if number % state.num_processes == state.process_index:
+            _do_shard(parts / f"{number:09d}.jsonl", number, shard, work)
         bar.update(len(shard))
     bar.close()
     state.wait_for_everyone()
@@ -84,6 +88,21 @@ def map_in_shards(
     return count
 
 
+def _do_shard(path: Path, number: int, shard: list[dict[str, Any]], work: Callable) -> None:
+    """Makes a part, unless it is there and was made of these rows: their digest lies beside it, written first."""
+    digest_path = path.with_suffix(".sha256")
+    digest = hashlib.sha256(json.dumps(shard, sort_keys=True, default=str).encode()).hexdigest()
+    if path.exists():
+        if digest_path.read_text(encoding="utf-8") == digest:
+            return
+        path.unlink()
+    done = work(number, shard)
+    with written_whole(digest_path) as file:
+        file.write(digest)
+    with written_whole(path) as file:
+        file.writelines(json_text(row) + "\n" for row in done)
+
+
 def written_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that [`map_in_shards`] wrote, one at a time."""
     return json_rows(path)
@@ -97,8 +116,8 @@ def _shards(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
 
 def _check_settings(parts: Path, settings: dict[str, Any], output: Path) -> None:
     path = parts / _SETTINGS_FILE
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+    if any(parts.glob("*.jsonl")):
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if earlier != settings:
             differing = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))
             raise ValueError(

@@ -5,6 +5,7 @@ import sys
 import warnings
 
 from gpm_hf.cli import conversion, data, evaluation, hub, inspection, policies, recipes, scoring, self_play
+from gpm_hf.cli.common import check_options
 from gpm_hf.cli.outputs import check_outputs
 
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     # What the libraries below will do in their next version is no news to whoever types a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
+        check_options(options)
         check_outputs(options)
         options.run(options)
     except (ValueError, OSError, ImportError) as error:

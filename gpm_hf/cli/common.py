@@ -24,6 +24,45 @@ def model_command(commands: Any, name: str, text: str, run: Callable) -> argpars
     return parser
 
 
+_COUNTS = ("batch_size", "batch_tokens", "chunk_size", "shard_size", "max_new_tokens", "limit", "max_tokens")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """
+    Raises `ValueError` for an option of any command that would fail only where it is first used, or not at all: a
+    device that is not there, a type that is none, a number of things below 1.
+    """
+    given = vars(options)
+    for name in _COUNTS:
+        if isinstance(given.get(name), int) and given[name] < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {given[name]}: at least 1 is needed.")
+    if given.get("device") not in (None, "cpu"):
+        _check_device(given["device"])
+    if given.get("dtype") not in (None, "auto"):
+        _check_dtype(given["dtype"])
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    found = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        found += [kind, *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()))]
+    if device not in found:
+        raise ValueError(
+            f"--device {device}: torch finds {', '.join(found)} here. Name one of these, or leave it out."
+        )
+
+
+def _check_dtype(dtype: str) -> None:
+    import torch
+
+    found = vars(torch).get(dtype)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"--dtype {dtype} is no type of weights: name float32, bfloat16 or float16, or leave it out.")
+
+
 def load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     """The model and tokenizer that the arguments of [`model_command`] name."""
     import torch

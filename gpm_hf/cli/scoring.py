@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -16,9 +15,6 @@ from gpm_hf.files import json_text
 RULES = ("mean", "von_neumann", "copeland", "smith")
 # By the kind of device: more than this is slower on a CPU, and a GPU has room for more.
 BATCH_TOKENS = {"cpu": 1024, "other": 8192}
-
-# Options that the scores do not depend on.
-_FREE = ("run", "device", "format", "overwrite")
 
 
 def add_commands(commands: Any) -> None:
@@ -199,12 +195,15 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
     from gpm_hf.hub.results import model_digest
     from gpm_hf.scoring.streaming import score_stream
 
-    settings = {name: value for name, value in vars(options).items() if name not in _FREE}
+    # What the scores depend on beside the rows; where those lie and what is printed is none of it.
+    names = ("command", "model", "revision", "dtype", "precise", "batch_size", "batch_tokens", "rule")
+    settings = {name: vars(options)[name] for name in names if name in vars(options)}
     if Path(options.model).is_dir():
-        settings["model_sha256"] = model_digest(options.model)
+        settings["model"] = model_digest(options.model)
     if Path(options.input).is_file():
-        stat = os.stat(options.input)
-        settings["input_size"], settings["input_changed"] = stat.st_size, stat.st_mtime
+        # Every row, before the first is scored. (A data set of the Hub would be read twice over the net.)
+        for _ in _groups(options, at_least, outputs):
+            pass
     model, tokenizer = load_model(options)
     settings["template_date"], settings["computed_in"] = model.config.template_date, str(model.dtype)
     batch = _batch(options, model)

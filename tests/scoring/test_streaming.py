@@ -63,15 +63,52 @@ def test_an_interrupted_run_goes_on_and_repeats_no_chunk(tmp_path):
 
 def test_parts_of_another_run_are_refused(tmp_path):
     def fail(prompts, groups):
+        if "q4" in prompts:
+            raise KeyboardInterrupt
+        return score(prompts, groups)
+
+    with pytest.raises(KeyboardInterrupt):
+        score_stream(ROWS, fail, describe, tmp_path / "out.jsonl", {"model": "one"}, chunk_size=4)
+    with pytest.raises(ValueError, match=r"other \['model'\].*remove that folder"):
+        score_stream(ROWS, score, describe, tmp_path / "out.jsonl", {"model": "two"}, chunk_size=4)
+    with pytest.raises(ValueError, match="no rows"):
+        score_stream([], score, describe, tmp_path / "empty.jsonl", {})
+    assert not (tmp_path / ".empty.jsonl.parts").exists()
+    with pytest.raises(ValueError, match="is a folder: name a file"):
+        score_stream(ROWS, score, describe, tmp_path, {})
+    with pytest.raises(ValueError, match="0 rows at once"):
+        score_stream(ROWS, score, describe, tmp_path / "none.jsonl", {}, chunk_size=0)
+
+
+def test_a_run_that_finished_no_shard_binds_nobody(tmp_path):
+    def fail(prompts, groups):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         score_stream(ROWS, fail, describe, tmp_path / "out.jsonl", {"model": "one"})
-    with pytest.raises(ValueError, match=r"other \['model'\].*remove that folder"):
-        score_stream(ROWS, score, describe, tmp_path / "out.jsonl", {"model": "two"})
-    with pytest.raises(ValueError, match="no rows"):
-        score_stream([], score, describe, tmp_path / "empty.jsonl", {})
-    assert not (tmp_path / ".empty.jsonl.parts").exists()
+    assert score_stream(ROWS, score, describe, tmp_path / "out.jsonl", {"model": "two"}, chunk_size=4) == 25
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_corrected_row_costs_its_own_shard_alone(tmp_path):
+    scored = []
+
+    def strict(prompts, groups):
+        if any("bad" in group for group in groups):
+            raise ValueError("a bad response")
+        scored.append(prompts)
+        return score(prompts, groups)
+
+    wrong = [row | {"responses": ["bad", "b"]} if row["id"] == 21 else row for row in ROWS]
+    with pytest.raises(ValueError, match="Row 22: a bad response"):
+        score_stream(wrong, strict, describe, tmp_path / "out.jsonl", {}, chunk_size=4)
+    scored.clear()
+    # Another row was corrected as well.
+    right = [row | {"responses": ["new", "b"]} if row["id"] == 5 else row for row in ROWS]
+    score_stream(right, strict, describe, tmp_path / "out.jsonl", {}, chunk_size=4)
+    assert scored == [[f"q{n}" for n in shard] for shard in (range(4, 8), range(20, 24), range(24, 25))]
+    score_stream(right, score, describe, tmp_path / "clean.jsonl", {}, chunk_size=4)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "clean.jsonl").read_bytes()
 
 
 @pytest.fixture(scope="module")
