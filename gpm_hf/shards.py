@@ -88,6 +88,35 @@ def map_in_shards(
     return count
 
 
+class KeptShards:
+    """
+    What a job needs on its way, shard by shard: kept in a folder, tied to its own settings, until the job is done. So
+    a job that goes on with another end does not make it again.
+
+    Args:
+        folder: for the parts.
+        settings: what they depend on beside their rows, as in [`map_in_shards`].
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        self.folder = folder
+        if PartialState().is_main_process:
+            _check_settings(folder, settings, folder)
+        PartialState().wait_for_everyone()
+
+    def rows(self, number: int, shard: list[dict[str, Any]], work: Callable) -> list[dict[str, Any]]:
+        """A shard's rows, made by `work(number, shard)` where they are not there; see [`map_in_shards`]."""
+        path = self.folder / f"{number:09d}.jsonl"
+        _do_shard(path, number, shard, work)
+        return list(json_rows(path))
+
+    def remove(self) -> None:
+        """Removes them all, when every process is done."""
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            shutil.rmtree(self.folder)
+
+
 def _do_shard(path: Path, number: int, shard: list[dict[str, Any]], work: Callable) -> None:
     """Makes a part, unless it is there and was made of these rows: their digest lies beside it, written first."""
     digest_path = path.with_suffix(".sha256")

@@ -8,9 +8,6 @@ from typing import Any
 from gpm_hf.cli.outputs import writes
 from gpm_hf.cli.scoring import RULES, shorten
 
-# Options that the answers do not depend on.
-_FREE = ("run", "device", "output", "overwrite")
-
 
 def add_commands(commands: Any) -> None:
     """Adds the commands to the parser's."""
@@ -88,26 +85,34 @@ def _best_of_n(options: argparse.Namespace) -> None:
         raise ValueError(f"--n {options.n}: there is a best of at least two answers.")
     from gpm_hf.generation import read_prompts, shard_seed
     from gpm_hf.recipes.best_of_n import choose_best
-    from gpm_hf.recipes.policies import load_placed_scorer, scorer_fingerprint
-    from gpm_hf.shards import map_in_shards, written_rows
+    from gpm_hf.recipes.policies import check_readable, load_placed_scorer, scorer_fingerprint
+    from gpm_hf.shards import KeptShards, map_in_shards, written_rows
 
     prompts = [options.prompt] if options.input is None else read_prompts(options.input)
     sampler = _load(options, options.n)
     sampler.check(prompts, options.input or "--prompt")
     scorer = load_placed_scorer(options.scorer, options.batch_size)
+    check_readable(scorer, prompts, options.input or "--prompt")
 
-    def choose(number: int, shard: list[dict]) -> list[dict]:
+    def sample(number: int, shard: list[dict]) -> list[dict]:
         groups = sampler.sample([row["prompt"] for row in shard], shard_seed(options.seed, number))
-        answered = [row | group.columns() for row, group in zip(shard, groups)]
-        return choose_best(answered, scorer, options.rule)
+        return [row | group.columns() for row, group in zip(shard, groups)]
 
     rows = [{"prompt": prompt} for prompt in prompts]
     if options.output is None:
-        (row,) = choose(0, rows)
+        (row,) = choose_best(sample(0, rows), scorer, options.rule)
         print(json.dumps(row, ensure_ascii=False) if options.format == "json" else _best_text(row))
         return
-    settings = _settings(options, "input") | {"scorer": scorer_fingerprint(options.scorer)}
-    count = map_in_shards(rows, choose, options.output, settings, options.shard_size)
+    # The answers do not depend on who chooses among them: another scorer, or rule, does not cost them.
+    settings, output = _settings(options), Path(options.output)
+    kept = KeptShards(output.with_name(f".{output.name}.samples.parts"), settings)
+
+    def choose(number: int, shard: list[dict]) -> list[dict]:
+        return choose_best(kept.rows(number, shard, sample), scorer, options.rule)
+
+    settings |= {"scorer": scorer_fingerprint(options.scorer), "rule": options.rule}
+    count = map_in_shards(rows, choose, output, settings, options.shard_size)
+    kept.remove()
     if _is_main():
         empty = sum(row["index"] is None for row in written_rows(options.output))
         told = f" To {empty} of the prompts no answer has text: the best is empty." if empty else ""
@@ -144,7 +149,7 @@ def _answer(options: argparse.Namespace) -> None:
 
     lines = output.with_name(f".{output.name}.jsonl")
     rows = ({"prompt": prompt} for prompt in prompts)
-    map_in_shards(rows, reply, lines, _settings(options, "prompts"), options.shard_size)
+    map_in_shards(rows, reply, lines, _settings(options), options.shard_size)
     if _is_main():
         replies = [row["output"] for row in written_rows(lines)]
         name = options.name or Path(options.policy).resolve().name
@@ -171,15 +176,16 @@ def _load(options: argparse.Namespace, count: int) -> Any:
     return load_sampler(options.policy, sampling, options.dtype, options.use_vllm, **hub_options)
 
 
-def _settings(options: argparse.Namespace, prompts: str) -> dict[str, Any]:
-    """What the answers depend on."""
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the answers depend on beside their prompts."""
     from gpm_hf.data.sampled_ids import ID_COLUMNS
     from gpm_hf.recipes.policies import fingerprint
 
-    settings = {name: value for name, value in vars(options).items() if name not in _FREE}
+    names = ("revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "use_vllm", "n")
+    settings = {name: vars(options)[name] for name in names if name in vars(options)}
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)
-    return settings | {"policy": fingerprint(options.policy), prompts: fingerprint(settings[prompts])}
+    return settings | {"policy": fingerprint(options.policy)}
 
 
 def _is_main() -> bool:

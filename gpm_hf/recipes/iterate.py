@@ -17,10 +17,11 @@ from gpm_hf.data.sampled_ids import ID_COLUMNS
 from gpm_hf.data.scored_rows import named_matrices, score_columns
 from gpm_hf.files import written_whole
 from gpm_hf.generation import check_prompts, read_prompts, shard_seed
+from gpm_hf.preference import select
 from gpm_hf.recipes.iterate_config import IterateConfig
 from gpm_hf.recipes.iterate_settings import check_settings, check_training_options
 from gpm_hf.recipes.iterate_training import train_policy
-from gpm_hf.recipes.policies import free_memory, load_placed_scorer, load_sampler
+from gpm_hf.recipes.policies import check_readable, free_memory, load_placed_scorer, load_sampler
 from gpm_hf.scoring import load_tokenizer, whole_models
 from gpm_hf.scoring.streaming import score_stream
 from gpm_hf.shards import map_in_shards, written_rows
@@ -46,8 +47,9 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
 
     Raises:
         ValueError: impossible options, too few prompts, a prompt that cannot be put to the policy (the message names
-            its row), a job in the same folder with other settings (it names the difference), or samples there that
-            an earlier version made without their ids.
+            its row) or that the scorer cannot read, a scorer that cannot be loaded, something in the same folder
+            made with other settings (it names the difference), or samples there that an earlier version made without
+            their ids. All of these before the first sample.
     """
     check_training_options(config, training)
     # Connects the processes, or says that this is the only one: everything below asks for it.
@@ -55,6 +57,7 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
     output = Path(config.output)
     check_settings(config, training)
     prompts = _prompts(config, training, output)
+    _check_scorer(config, prompts, output)
     policy = config.policy
     for iteration in range(1, config.iterations + 1):
         folder = output / f"iteration-{iteration}"
@@ -63,7 +66,7 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
             say("done already")
         else:
             _check_samples_have_ids(folder)
-            _sample(config, training, policy, _slice(config, prompts, iteration), iteration, say)
+            _sample(config, training, policy, prompts, iteration, say)
             free_memory()
             _score(config, folder, say)
             free_memory()
@@ -107,6 +110,19 @@ def _prompts(config: IterateConfig, training: OfflineGPOConfig, output: Path) ->
     return prompts
 
 
+def _check_scorer(config: IterateConfig, prompts: list[Any], output: Path) -> None:
+    """Loads the scorer once before anything is sampled for it, and shows it every prompt."""
+    if (output / "iteration-1" / "samples.jsonl").exists():
+        return
+    if config.selection == "von_neumann":
+        select([[0.0, 1.0], [-1.0, 0.0]], "von_neumann")  # says what it needs where that is not installed
+    with whole_models():
+        scorer = load_placed_scorer(config.scorer, config.scoring_batch_size)
+        check_readable(scorer, prompts, f"{config.output}/prompts.jsonl")
+    del scorer
+    free_memory()
+
+
 def _check_number_of_prompts(config: IterateConfig, count: int) -> None:
     size = config.prompts_per_iteration
     if count == 0:
@@ -129,7 +145,8 @@ def _sample(
     path = Path(config.output, f"iteration-{iteration}", "samples.jsonl")
     if path.exists():
         return
-    say(f"sampling {config.num_generations} answers to each of {len(prompts)} prompts")
+    own = _slice(config, prompts, iteration)
+    say(f"sampling {config.num_generations} answers to each of {len(own)} prompts")
     load_options = model_options(training, iteration)
     # For training only.
     load_options.pop("dtype", None)
@@ -138,6 +155,10 @@ def _sample(
             policy, config.sampling_options(), config.generation_dtype, config.use_vllm, **load_options
         )
 
+        if iteration == 1:
+            # Those of later iterations too.
+            sampler.check(prompts, f"{config.output}/prompts.jsonl")
+
         def answer(number: int, shard: list[dict]) -> Iterator[dict]:
             groups = sampler.sample([row["prompt"] for row in shard], shard_seed(training.seed, iteration, number))
             for row, group in zip(shard, groups):
@@ -145,7 +166,7 @@ def _sample(
 
         # What else it depends on is in the job's own settings.
         settings = {"columns": list(ID_COLUMNS)}
-        map_in_shards(({"prompt": prompt} for prompt in prompts), answer, path, settings, config.shard_size)
+        map_in_shards(({"prompt": prompt} for prompt in own), answer, path, settings, config.shard_size)
 
 
 def _check_samples_have_ids(folder: Path) -> None:

@@ -1,11 +1,13 @@
 """What an iterative alignment was started with, so that no other one goes on in its folder."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gpm_hf.files import written_whole
 from gpm_hf.recipes.iterate_config import METHODS, IterateConfig
@@ -15,6 +17,23 @@ from gpm_hf.training import OfflineGPOConfig
 # How much of the job is asked for, where it lies, what is told of it: the results do not depend on these.
 _FREE = ("iterations", "output", "output_dir", "run_name", "disable_tqdm", "report_to", "project")
 _FREE_BEGINNINGS = ("logging_", "log_", "save_", "hub_", "push_", "trackio_", "dataloader_num_", "dataloader_pin_")
+
+
+# What each stage depends on beside what lies before it; all other settings are those of the training.
+_PROMPTS = ("prompts", "prompts_split", "max_prompt_length", "policy", "training.model_init_kwargs")
+_SAMPLES = (
+    "prompts_per_iteration",
+    "num_generations",
+    "temperature",
+    "top_p",
+    "max_new_tokens",
+    "generation_batch_size",
+    "generation_dtype",
+    "use_vllm",
+    "shard_size",
+    "training.seed",
+)
+_SCORES = ("scorer", "scoring_batch_size")
 
 
 def check_training_options(config: IterateConfig, training: OfflineGPOConfig) -> None:
@@ -37,31 +56,54 @@ def check_training_options(config: IterateConfig, training: OfflineGPOConfig) ->
 
 def check_settings(config: IterateConfig, training: OfflineGPOConfig) -> None:
     """
-    Writes `iterate.json` into the job's folder, or compares with the one there.
+    Writes `iterate.json` into the job's folder, or compares with the one there. A setting may still change while
+    nothing was made with it: samples do not depend on the scorer, nor scores on the training's options.
 
     Raises:
-        ValueError: an earlier job in this folder had other settings; the message names them.
+        ValueError: something in this folder was made with other settings; the message names them.
     """
     state = PartialState()
     path = Path(config.output, "iterate.json")
     settings = json.loads(json.dumps(_settings(config, training), default=str))
     state.wait_for_everyone()
-    if not path.exists():
-        state.wait_for_everyone()
-        if state.is_main_process:
-            with written_whole(path) as file:
-                json.dump(settings, file, indent=1)
-    else:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))
-        if differing:
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    differing = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))
+    if earlier and differing:
+        made = _made_with(path.parent, differing)
+        if made is not None:
             told = "; ".join(f"{name} was {earlier.get(name)!r}, is {settings.get(name)!r}" for name in differing)
             raise ValueError(
                 f"{path.parent} holds an iterative alignment with other settings: {told}. Go on with the same ones, "
-                "or name another folder."
+                f"or name another folder; or remove what was made with them, {made} and all that came after it."
             )
-        state.wait_for_everyone()
+    # All have read before one writes.
     state.wait_for_everyone()
+    if state.is_main_process and differing:
+        if any(name in _PROMPTS for name in differing):
+            (path.parent / "prompts.jsonl").unlink(missing_ok=True)
+        with written_whole(path) as file:
+            json.dump(settings, file, indent=1)
+    state.wait_for_everyone()
+
+
+def _made_with(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first that was made in a job's folder with settings of these names, if anything was."""
+    first_stage = min(0 if name in (*_PROMPTS, *_SAMPLES) else 1 if name in _SCORES else 2 for name in names)
+    iterations = sorted(folder.glob("iteration-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for iteration in iterations:
+        # Each stage's result, and what there is of one that was not finished.
+        stages = (
+            ("samples.jsonl", ".samples.jsonl.parts", "*.jsonl"),
+            ("scored.jsonl", ".scored.jsonl.parts", "*.jsonl"),
+            ("policy", "training", f"{PREFIX_CHECKPOINT_DIR}-*"),
+        )
+        # From the second iteration on everything depends on the first one's policy.
+        for result, unfinished, part in stages[first_stage if iteration.name == "iteration-1" else 0 :]:
+            if (iteration / result).exists():
+                return iteration / result
+            if any((iteration / unfinished).glob(part)):
+                return iteration / unfinished
+    return None
 
 
 def _settings(config: IterateConfig, training: OfflineGPOConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from gpm_hf.generation import PolicySampler, Sampler, SamplingOptions, VLLMSampler
 from gpm_hf.hub.results import model_digest
 from gpm_hf.modeling import check_one_model
-from gpm_hf.scoring import Scorer, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
+from gpm_hf.scoring import Scorer, ScorerBase, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
 
 
@@ -69,6 +69,12 @@ def load_placed_scorer(spec: str, batch_size: int = 16) -> Scorer:
     return load_scorer(spec, batch_size=batch_size, device=str(PartialState().device))
 
 
+def check_readable(scorer: Scorer, prompts: list[Any], source: str) -> None:
+    """As [`~gpm_hf.scoring.ScorerBase.check`], of scorers that can say so."""
+    if isinstance(scorer, ScorerBase):
+        scorer.check(prompts, source)
+
+
 def free_memory() -> None:
     """Gives what a model held, that nobody holds any more, back to the device."""
     gc.collect()
@@ -91,6 +97,8 @@ def fingerprint(name: str) -> str:
 def scorer_fingerprint(spec: str) -> str:
     """The same of a scorer's description, `KIND:NAME` or `NAME`."""
     kind, colon, name = spec.partition(":")
+    if colon and not name:
+        return spec  # describes no scorer, which loading it says
     return f"{kind}:{fingerprint(name)}" if colon else fingerprint(spec)
 
 

@@ -57,11 +57,15 @@ class GPMScorer(ScorerBase):
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
 
-    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
+    def _encode_groups(self, prompts: list, groups: list[list]) -> list[EncodedGroup]:
         encoded = [self._encode(number, *pair) for number, pair in enumerate(zip(prompts, groups))]
         longest = [max(len(ids) for ids in (*group.sequences, group.prompt_ids or [])) for group in encoded]
         for number, length in enumerate(longest):
             check_length(length, self.model.context_length, f"Prompt {number}: the prompt with a response", "")
+        return encoded
+
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
+        encoded = self._encode_groups(prompts, groups)
         embedded = self.model.embed_groups(encoded, self.batch_size, self.max_batch_tokens)
         config = self.model.config
         results = []

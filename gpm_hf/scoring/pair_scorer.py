@@ -41,7 +41,7 @@ class PairScorer(ScorerBase):
         self.average = average
         self.max_length = max_length
 
-    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
+    def _encode_groups(self, prompts: list, groups: list[list]) -> tuple[list[tuple[int, int, int]], list[list[int]]]:
         cells: list[tuple[int, int, int]] = []
         rows: list[list[int]] = []
         for number, (prompt, responses) in enumerate(zip(prompts, groups)):
@@ -58,6 +58,10 @@ class PairScorer(ScorerBase):
                     )
                     cells.append((number, i, j))
                     rows.append(ids)
+        return cells, rows
+
+    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
+        cells, rows = self._encode_groups(prompts, groups)
         matrices = [torch.zeros(len(responses), len(responses)) for responses in groups]
         for batch, log_odds in self._batches(rows):
             for row, value in zip(batch, log_odds.tolist()):

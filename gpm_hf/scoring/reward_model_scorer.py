@@ -95,6 +95,9 @@ class RewardModelScorer(ScorerBase):
                 rows.append(row)
         return rows
 
+    def _encode_groups(self, prompts: list, groups: list[list]) -> list[Row]:
+        return self.encode(prompts, groups)
+
     def forwards(self, rows: list[Row]) -> int:
         """The number of batches that these rows make."""
         return len(self._classifier.parts(rows))

@@ -122,6 +122,29 @@ class ScorerBase(ABC):
             self.asymmetry = max([self.asymmetry, *(found.asymmetry or 0.0 for found in results)])
         return results
 
+    def check(self, prompts: list, source: str) -> None:
+        """
+        Makes sure, before hours go into responses, that every prompt can be read with some response.
+
+        Args:
+            prompts: strings or chat messages.
+            source: where they are from, for messages.
+
+        Raises:
+            ValueError: a prompt that the model's template cannot render, or that leaves no room in its context; the
+                message names the row, counted from 1.
+        """
+        for number, prompt in enumerate(prompts, start=1):
+            try:
+                self._encode_groups(*read_groups([prompt], [["A", "B"]]))
+            except ValueError as error:
+                told = str(error).removeprefix("Prompt 0: ")
+                raise ValueError(f"{source}, row {number}: {self.name} cannot read this prompt: {told}") from error
+
+    def _encode_groups(self, prompts: list, groups: list[list]) -> Any:
+        """What the model reads of groups, `None` where it encodes nothing; raises as scoring does."""
+        return None
+
     @abstractmethod
     def _score(self, prompts: list, groups: list[list]) -> Sequence[torch.Tensor | tuple[torch.Tensor, int]]:
         """
