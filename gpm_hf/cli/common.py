@@ -14,8 +14,8 @@ def model_command(commands: Any, name: str, text: str, run: Callable) -> argpars
     parser.add_argument(
         "--precise",
         action="store_true",
-        help="load the model in float32: log-odds then move with the batch by 0.0002 at most, in bfloat16 by up to "
-        "0.5 (measured, with unit-norm embeddings and tau = 0.1), which reorders responses that are close",
+        help="load the model in float32: log-odds then move with the batch by 0.001 at most, in bfloat16 by up to 1.5 "
+        "(measured, with unit-norm embeddings and tau = 0.1), which reorders responses that are close",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     parser.add_argument("--batch-size", type=int, default=16, help="sequences encoded at once")

@@ -148,7 +148,7 @@ def _score_groups(
     rows = read_groups(options, at_least)
     model, tokenizer = load_model(options)
     for row, scores in zip(rows, matrices_of(rows, model, tokenizer, **_batch(options, model))):
-        result = describe(row, scores, model.rounding_bound(scores))
+        result = describe(row, scores, model.rounding_bound)
         if options.format == "json":
             print(json_text(names_of(row) | result))
         else:
@@ -161,7 +161,7 @@ def _say_rounding(model: Any) -> None:
     import torch
 
     if model.dtype != torch.float32:
-        bound = model.rounding_bound()
+        bound = model.rounding_bound
         size = "with the batch" if bound is None else f"by up to {bound:.2g} with the batch (measured)"
         dtype = str(model.dtype).removeprefix("torch.")
         print(f"Computed in {dtype}: log-odds move {size}; --precise computes in float32.", file=sys.stderr)
@@ -210,7 +210,7 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
     count = score_stream(
         _groups(options, at_least, outputs),
         lambda prompts, groups: model.preference_scores(tokenizer, prompts, groups, **batch),
-        lambda row, scores: describe(row, scores, model.rounding_bound(scores)),
+        lambda row, scores: describe(row, scores, model.rounding_bound),
         options.output,
         settings,
         options.chunk_size,

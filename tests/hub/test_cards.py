@@ -184,3 +184,16 @@ def test_stale_results_are_refused_without_a_record_too(folder, rings):
     with pytest.raises(ValueError, match="not measured on the model"):
         publish(folder, "me/model", dry_run=True)
     assert not any("results" in name for name in publish(folder, "me/model", dry_run=True, with_results=False).files)
+
+
+def test_the_card_states_type_rounding_and_date(folder):
+    write_card(folder)
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "Stored in float32, in which log-odds move with what else is in the batch by up to 0.001 (measured" in card
+    assert "it is `2024-07-26` on every day" in card
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16", "template_date": "2025-03-07"}))
+    write_card(folder)
+    card = " ".join((folder / "README.md").read_text().split())
+    assert "Stored in bfloat16, in which log-odds move with what else is in the batch by up to 1.5 (measured" in card
+    assert '`dtype="float32"` tells apart' in card and "it is `2025-03-07` on every day" in card
