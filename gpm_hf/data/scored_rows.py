@@ -52,15 +52,17 @@ def with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, A
     if "prompt" not in row or "responses" not in row:
         raise ValueError(f"{name} has the columns {sorted(row)}: it needs `prompt` and `responses`.")
     responses, log_probs = row["responses"], row.get("policy_log_probs")
-    if isinstance(responses, str) or any(not isinstance(text, str) for text in responses):
+    if not isinstance(responses, (list, tuple)) or any(not isinstance(text, str) for text in responses):
         raise ValueError(f"{name}: `responses` must be a list of strings.")
+    if log_probs is not None:
+        log_probs = _numbers(name, "policy_log_probs", log_probs)
     if log_probs is not None and len(log_probs) != len(responses):
         raise ValueError(f"{name} has {len(responses)} responses and {len(log_probs)} `policy_log_probs`.")
     kept = [i for i, text in enumerate(responses) if not is_empty(text)]
     counts["responses without text"] += len(responses) - len(kept)
     full = {**row, "responses": [responses[i] for i in kept]}
     if log_probs is not None:
-        full["policy_log_probs"] = [float(log_probs[i]) for i in kept]
+        full["policy_log_probs"] = [log_probs[i] for i in kept]
     ids = read_ids(name, row, len(responses))
     if ids is not None:
         full["response_ids"] = [ids.response_ids[i] for i in kept]
@@ -137,8 +139,8 @@ def scored_groups(rows: Iterable[Mapping[str, Any]], counts: Counter) -> Iterato
             continue
         scores = _checked_scores(name, row["scores"], len(responses))
         means = scores.mean(-1)
-        given = row.get("mean_scores")
-        if given is not None and not np.allclose(given, means, rtol=1e-5, atol=1e-5):
+        given = means if row.get("mean_scores") is None else _numbers(name, "mean_scores", row["mean_scores"])
+        if len(given) != len(means) or not np.allclose(given, means, rtol=1e-5, atol=1e-5):
             raise ValueError(f"{name}: `mean_scores` are not the row means of `scores`; they belong to other scores.")
         ids = read_ids(name, full, len(responses))
         if with_ids not in (None, ids is not None):
@@ -166,6 +168,15 @@ def _prompt_messages(name: str, prompt: Any) -> list[dict[str, Any]]:
         return as_messages(read_group(prompt, ["any answer"]).prompt)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _numbers(name: str, column: str, values: Any) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: `{column}` must be a list of numbers, one for each response, got {values!r:.80}."
+        ) from error
 
 
 def _checked_scores(name: str, scores: Any, size: int) -> np.ndarray:

@@ -40,6 +40,8 @@ def prepare_preferences(
             trained on.
     """
     streaming = isinstance(dataset, IterableDataset)
+    # Plain lists and numbers, also of a data set that gives tensors or arrays.
+    dataset = dataset.with_format(None)
     try:
         columns = get_dataset_column_names(dataset)
         is_empty = not streaming and len(dataset) == 0

@@ -263,3 +263,20 @@ def test_trl_trains_on_the_export(tmp_path, rule, loss_type):
     losses = {"sigmoid": math.log(2), "ipo": (1 / 0.2) ** 2, "sppo_hard": 2 * 5.0**2}
     assert trainer.state.log_history[0]["loss"] == pytest.approx(losses[loss_type], rel=1e-3)
     assert any((a != b).any() for a, b in zip(trainer.model.parameters(), build_policy().parameters()))
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"mean_scores": ["high", "low"]}, "`mean_scores` must be a list of numbers"),
+        ({"mean_scores": [1.0]}, "`mean_scores` are not the row means"),
+        ({"policy_log_probs": [None, -1.0]}, "`policy_log_probs` must be a list of numbers"),
+        ({"policy_log_probs": 3}, "`policy_log_probs` must be a list of numbers"),
+        ({"responses": None}, "`responses` must be a list of strings"),
+    ],
+)
+def test_columns_of_other_types_are_named_with_their_row(columns, sentence):
+    good = {"prompt": "a", "responses": ["x", "y"], "scores": [[0.0, 1.0], [-1.0, 0.0]]}
+    for make in (select_pairs, all_responses):
+        with pytest.raises(ValueError, match=f"row 1: {sentence}"):
+            make([good, good | columns])

@@ -141,3 +141,18 @@ def test_an_empty_data_set_is_named(tmp_path):
     for data in (empty, Dataset.from_list([]), IterableDataset.from_generator(lambda: iter([]))):
         with pytest.raises(ValueError, match="The train data set is empty"):
             GPMRewardTrainer(build_gpm(embedding_dim=4), train_dataset=data, **arguments)
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy"])
+def test_data_sets_that_give_tensors(tmp_path, form):
+    from gpm_hf import GPMRewardTrainer
+
+    for rows in (tokenised(margin=0.5), ring_rows(2, margin=0.5)):
+        expected = make_trainer(tmp_path, rows=rows)
+        trainer = GPMRewardTrainer(
+            expected.model,
+            config(tmp_path),
+            train_dataset=Dataset.from_list(rows).with_format(form),
+            processing_class=build_tokenizer(),
+        )
+        assert trainer.train_dataset[:] == expected.train_dataset[:]
