@@ -31,7 +31,7 @@ from gpm_hf.files import folder_written_whole
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.record import RunRecord, preference_model_settings
 from gpm_hf.modeling import GPMConfig, GPMForPreference
-from gpm_hf.modeling.modeling_gpm import _backbone_prefix, _check_backbone
+from gpm_hf.modeling.loading_gpm import backbone_prefix, check_backbone
 
 VALUE_HEAD, PROMPT_HEAD = "value_head.weight", "prompt_head.weight"
 HEADS = {VALUE_HEAD: "embedding_head.weight", PROMPT_HEAD: "gate_head.weight"}
@@ -232,7 +232,7 @@ def _read_backbone_config(folder: Path, source: str) -> Any:
             "code of a checkpoint is run here)."
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    _check_backbone(source, config)
+    check_backbone(source, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{source} is a {model_type} model, not a causal language model with preference heads.")
     # The authors' class is in no library; what the backbone is a part of is the language model.
@@ -296,7 +296,7 @@ def _read_headers(folder: Path, source: str) -> dict[str, _Stored]:
 
 def _map_names(names: Any, text_config: Any, source: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Our name -> the source's name, and the names that are dropped."""
-    prefix = _backbone_prefix(text_config) + "."
+    prefix = backbone_prefix(text_config) + "."
     targets, dropped, unknown = {}, [], []
     for name in sorted(names):
         if _DROPPED.search(name):

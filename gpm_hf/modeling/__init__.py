@@ -2,8 +2,9 @@
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import EncodedGroup, collate_groups, encode_group
+from .evaluation_gpm import evaluation_mode
 from .messages_gpm import EmptyResponseError, is_empty, read_group
-from .modeling_gpm import GPMForPreference, GPMOutput, evaluation_mode
+from .modeling_gpm import GPMForPreference, GPMOutput
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
 from .pooling_gpm import input_device

@@ -8,34 +8,26 @@ embeddings that says how likely one response is preferred to the other.
 # First: it says which transformers is needed, before something is asked for that an old one has not.
 from .configuration_gpm import GPMConfig  # isort: skip
 
-import inspect
-import os
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, DynamicCache, GgufConfig
 from transformers import initialization as init
-from transformers.dynamic_module_utils import custom_object_save
-from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
-from .cache_gpm import CACHE_NAMES, PromptCache, cache_argument
-from .encoding_gpm import encode_group, rows_of_groups
+from .cache_gpm import CACHE_NAMES
+from .encoding_gpm import encode_group
+from .engine_gpm import embed_groups, embed_rows
+from .heads_gpm import Float32Linear
+from .loading_gpm import HEADS, GPMPreTrainedModel
 from .messages_gpm import as_responses, is_list_of_prompts, listed
-from .packed_attention_gpm import SUFFIX
-from .packing_gpm import packing_obstacle, share_prompts
+from .packing_gpm import pool_packed
 from .pipeline_gpm import custom_pipelines
-from .pooling_gpm import input_device, states_at_ends
-from .remote_backbone_gpm import is_remote, new_backbone, save_backbone_code
+from .pooling_gpm import states_at_ends
+from .remote_backbone_gpm import new_backbone
 from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import mean_scores, preference_matrix, rank_responses, unit_norm
-from .weight_files_gpm import check_one_model, saved_as_one_model
 
 logger = logging.get_logger(__name__)
 
@@ -69,26 +61,7 @@ class GPMOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class Float32Linear(nn.Linear):
-    """
-    A bias-free linear map computed in float32 whatever the backbone's type, also under autocast: a rounding error of a
-    bfloat16 embedding, divided by tau = 0.1, is a visible error of the log-odds.
-    """
-
-    def __init__(self, in_features, out_features):
-        super().__init__(in_features, out_features, bias=False, dtype=torch.float32)
-
-    def forward(self, states):
-        with torch.autocast(device_type=states.device.type, enabled=False):
-            states, weight = states.float(), self.weight.float()
-            if self.out_features == 1:
-                # How a matrix times one vector is rounded depends on where the vector lies in memory: a saved model
-                # would not score as itself to the last bit.
-                return (states * weight).sum(-1, keepdim=True)
-            return nn.functional.linear(states, weight)
-
-
-class GPMForPreference(PreTrainedModel):
+class GPMForPreference(GPMPreTrainedModel):
     """
     A general preference model on any decoder backbone.
 
@@ -104,21 +77,6 @@ class GPMForPreference(PreTrainedModel):
     """
 
     config_class = GPMConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    input_modalities = ("text",)
-    _auto_class = "AutoModel"
-    # The backbone decides which attention it can run; this class has none of its own.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    # "strict" acts for bfloat16 and float16; quantisers read the other one. Full names, because these are searched
-    # for in parameter names and "gate" alone would also match a backbone's `gate_proj`.
-    _keep_in_fp32_modules = ["embedding_head", "gate_head", "reward_head"]
-    _keep_in_fp32_modules_strict = ["embedding_head", "gate_head", "reward_head"]
-    # The checkpoint of a causal language model has an output head that a preference model does not use.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
     def __init__(self, config, backbone=None, heads_follow=False):
         super().__init__(config)
@@ -135,7 +93,7 @@ class GPMForPreference(PreTrainedModel):
         self.post_init()
         if heads_follow:
             # No alarm about heads that the checkpoint lacks: an adapter brings them.
-            self._keys_to_ignore_on_load_missing |= {f"^{re.escape(name)}" for name in _HEADS}
+            self._keys_to_ignore_on_load_missing |= {f"^{re.escape(name)}" for name in HEADS}
         # Where padding and EOS share an id, `padding_idx` would silence the gradient of the EOS embedding. Padded
         # positions are masked here, so nothing needs it.
         self.get_input_embeddings().padding_idx = None
@@ -146,15 +104,6 @@ class GPMForPreference(PreTrainedModel):
             # Equal scales and equal rewards to start with. States are large and alike, so a random gate would begin
             # saturated and silence blocks before they have learnt anything, and random rewards would drown them.
             init.zeros_(module.weight)
-
-    def get_submodule(self, target):
-        # PEFT asks for this name when it is about to put virtual tokens before the prompts, and for nothing else.
-        if target == "embeddings.word_embeddings":
-            raise ValueError(
-                "Prompt and prefix tuning put virtual tokens before each prompt, where a preference model's scores "
-                "would not see them and its gate would read a wrong token. Use an adapter of layers, such as LoRA."
-            )
-        return super().get_submodule(target)
 
     @can_return_tuple
     def forward(
@@ -203,8 +152,8 @@ class GPMForPreference(PreTrainedModel):
                 output, count = self._run_backbone(input_ids, attention_mask, prompt_lengths, **kwargs)
                 response_states, pooled = states_at_ends(output.last_hidden_state, count, prompt_lengths)
             else:
-                response_states, pooled = self.pool_packed(
-                    input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs
+                response_states, pooled = pool_packed(
+                    self, input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs
                 )
             prompt_states = pooled if prompt_states is None else prompt_states
 
@@ -274,42 +223,6 @@ class GPMForPreference(PreTrainedModel):
         position_ids = (count - 1).clamp(min=0)
         return self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs), count
 
-    def pool_packed(self, input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs):
-        """
-        As [`~GPMForPreference.pool`] for packed rows, of which each prompt is read once.
-
-        Returns:
-            `tuple`: `response_states` and `prompt_states`, both of shape (batch_size * K, hidden_size).
-
-        Raises:
-            ValueError: for a backbone that cannot, lengths that do not fit the rows, or a cache.
-        """
-        obstacle = packing_obstacle(self)
-        if obstacle is not None:
-            raise ValueError(f"Packed rows need another backbone: {obstacle} Give one sequence a row.")
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if input_ids is None or prompt_lengths is None or not kwargs.keys().isdisjoint(CACHE_NAMES):
-            raise ValueError("Packed rows need `input_ids` and `prompt_lengths`, and can have no cache.")
-        if kwargs.get("output_hidden_states") or kwargs.get("output_attentions"):
-            raise ValueError("Packed rows share one sequence in the backbone: its states are not theirs. Unpack them.")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        # What the attention layers read, also when gradient checkpointing runs them again; it is not saved.
-        attention = self.config.text_config._attn_implementation.removesuffix(SUFFIX)
-        self.config.text_config._attn_implementation = attention + SUFFIX
-        sliding_window = self.config.text_config.to_dict().get("sliding_window")
-        shared = share_prompts(attention, attention_mask, prompt_lengths, response_lengths, sliding_window)
-        states = self.model(
-            input_ids[attention_mask.bool()][None],
-            # An empty mask: no backbone makes one of its own then, nor can it attend without the shared prompts.
-            attention_mask=input_ids.new_empty(1, 1, 0, 0, dtype=torch.bool),
-            position_ids=shared.position_ids,
-            shared_prompts=shared,
-            **{**kwargs, "return_dict": True, "use_cache": False},
-        ).last_hidden_state[0]
-        prompt_states = states[shared.prompt_ends].repeat_interleave(response_lengths.shape[1], dim=0)
-        return states[shared.response_ends.flatten()], prompt_states
-
     def embed(self, tokenizer, prompt, responses, batch_size=16):
         """
         Embeds the responses to one prompt; K responses cost K encodes. The model is used in evaluation mode.
@@ -349,123 +262,7 @@ class GPMForPreference(PreTrainedModel):
         Returns:
             `list[tuple]`: embeddings and scales of each group.
         """
-        if self.config.scale_gate:
-            for group in groups:
-                group.check_prompt()
-        self.check_context(max(len(ids) for group in groups for ids in group.sequences))
-        self.check_vocabulary(ids for group in groups for ids in (*group.sequences, group.prompt_ids or []))
-        can_share = not self.model._is_stateful and _has_key_value_cache(self.config.text_config)
-        can_share = can_share and cache_argument(self.model) is not None
-        shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
-        single = sorted(set(range(len(groups))) - set(shared))
-        results = {}
-        if shared:
-            embedded = self._embed_shared([groups[index] for index in shared], batch_size, max_batch_tokens)
-            results.update(zip(shared, embedded))
-        if single:
-            rows, prompt_lengths, gate_rows = rows_of_groups([groups[i] for i in single], self.config.scale_gate)
-            embeddings, scales = self._embed_rows(rows, prompt_lengths, batch_size, max_batch_tokens)
-            first = 0
-            for place, index in enumerate(single):
-                last = first + len(groups[index].sequences)
-                results[index] = (embeddings[first:last], None if scales is None else scales[gate_rows[place]])
-                first = last
-        everything = torch.cat(
-            [values.flatten() for pair in results.values() for values in pair if values is not None]
-        )
-        if not bool(everything.isfinite().all()):
-            number = min(
-                index
-                for index, pair in results.items()
-                if any(values is not None and not bool(values.isfinite().all()) for values in pair)
-            )
-            raise ValueError(
-                f"Prompt {number}: the model's embeddings are not finite. Its weights contain NaN or infinity, or its "
-                f"hidden states overflow in {self.dtype}: check the checkpoint, or load it in bfloat16 or float32."
-            )
-        return [results[index] for index in range(len(groups))]
-
-    @torch.no_grad()
-    def _embed_shared(self, groups, batch_size, max_batch_tokens):
-        """Embeddings and scales of groups, each prompt encoded once; as many groups at a time as a batch holds."""
-        results = {}
-        with evaluation_mode(self):
-            for part in _parts(
-                [len(group.prompt_ids) for group in groups],
-                batch_size,
-                max_batch_tokens,
-                wholes=[max(map(len, group.sequences)) for group in groups],
-                rows=[len(group.sequences) for group in groups],
-            ):
-                prompts = [groups[index].prompt_ids for index in part]
-                owners = [place for place, index in enumerate(part) for _ in groups[index].sequences]
-                suffixes = [
-                    ids[len(prompts[place]) :] for place, index in enumerate(part) for ids in groups[index].sequences
-                ]
-                embeddings, scales = self._embed_suffixes(prompts, owners, suffixes, batch_size, max_batch_tokens)
-                first = 0
-                for index in part:
-                    last = first + len(groups[index].sequences)
-                    results[index] = (embeddings[first:last], None if scales is None else scales[first])
-                    first = last
-        return [results[index] for index in range(len(groups))]
-
-    def _embed_suffixes(self, prompts, owners, suffixes, batch_size, max_batch_tokens):
-        """Embeds suffixes, each of them after its owner, the number of a prompt, in one pass over the prompts."""
-        device = input_device(self)
-        # On the left, so that the suffixes follow their prompts without a gap.
-        prompt_ids, prompt_mask = _pad(prompts, device, left=True)
-        columns = prompt_ids.shape[1]
-        cache = DynamicCache(config=self.config.text_config)
-        name = cache_argument(self.model)
-        prompt_states = self(
-            prompt_ids, prompt_mask, prompt_mask.sum(-1), use_cache=True, **{name: cache}
-        ).prompt_states
-        if cache.get_seq_length() != columns:
-            raise RuntimeError(
-                f"The backbone {self.config.text_config.model_type} left {cache.get_seq_length()} of {columns} prompt "
-                "tokens in the cache: the responses would be read without their prompt."
-            )
-        lengths = [len(ids) for ids in suffixes]
-        parts = _parts(lengths, batch_size, max_batch_tokens, wholes=[columns + length for length in lengths])
-        outputs = []
-        for part in parts:
-            rows = torch.tensor([owners[index] for index in part], device=device)
-            ids, mask = _pad([suffixes[index] for index in part], device)
-            outputs.append(
-                self(
-                    ids,
-                    torch.cat([prompt_mask[rows], mask], dim=1),
-                    prompt_states=prompt_states[rows],
-                    use_cache=True,
-                    **{name: PromptCache(cache, rows)},
-                )
-            )
-        return self._in_order(parts, outputs)
-
-    def _embed_rows(self, rows, prompt_lengths, batch_size, max_batch_tokens=None, least_forwards=0):
-        """Embeddings and scales of rows of token ids; the other arguments as in the methods that call this."""
-        lengths = [len(ids) for ids in rows]
-        self.check_context(max(lengths))
-        # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
-        parts = _parts(lengths, batch_size, max_batch_tokens, apart=long_rope_from(self.config.text_config))
-        outputs, device = [], input_device(self)
-        with torch.no_grad(), evaluation_mode(self):
-            for part in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
-                ids, mask = _pad([rows[index] for index in part], device)
-                gate_reads = None
-                if self.config.scale_gate:
-                    gate_reads = torch.tensor([prompt_lengths[index] for index in part], device=device)
-                outputs.append(self(ids, mask, gate_reads))
-        return self._in_order(parts, outputs)
-
-    def _in_order(self, parts, outputs):
-        """Embeddings and scales of sequences in their own order, from what the model gave for the parts."""
-        order = torch.tensor([index for part in parts for index in part], device=outputs[0].embeddings.device)
-        inverse = order.argsort()
-        embeddings = torch.cat([output.embeddings for output in outputs])[inverse]
-        scales = torch.cat([output.scales for output in outputs])[inverse] if self.config.scale_gate else None
-        return embeddings, scales
+        return embed_groups(self, groups, batch_size, max_batch_tokens)
 
     def embed_batch(self, batch, batch_size=16, least_forwards=0):
         """
@@ -485,7 +282,7 @@ class GPMForPreference(PreTrainedModel):
         rows = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths)]
         self.check_vocabulary(rows)
         prompt_lengths = batch["prompt_lengths"].tolist() if self.config.scale_gate else None
-        return self._embed_rows(rows, prompt_lengths, batch_size, least_forwards=least_forwards)
+        return embed_rows(self, rows, prompt_lengths, batch_size, least_forwards=least_forwards)
 
     def preference_scores(self, tokenizer, prompt, responses, batch_size=16, max_batch_tokens=None):
         """
@@ -562,284 +359,7 @@ class GPMForPreference(PreTrainedModel):
                 )
         return [rank_responses(one).tolist() for one in scores] if many else rank_responses(scores).tolist()
 
-    @classmethod
-    def from_backbone(cls, name_or_path, config=None, heads_follow=False, **kwargs):
-        """
-        A preference model on a language model, its heads freshly initialised and to be trained.
-
-        Args:
-            name_or_path (`str`): a causal language model or its base model, a Hub id or a folder.
-            config ([`GPMConfig`], *optional*): a whole configuration, in place of the options below.
-            heads_follow (`bool`, defaults to `False`): whether an adapter, loaded next, brings trained heads; then
-                nothing is said about the checkpoint having none.
-            kwargs: options of [`GPMConfig`] (`embedding_dim`, `scale_gate`, ...) and of
-                [`~PreTrainedModel.from_pretrained`] (`dtype`, `revision`, `gguf_file`, `device_map`, ...). With
-                `trust_remote_code=True` the code beside the backbone's weights is run, and saved with the model.
-
-        Returns:
-            [`GPMForPreference`]
-
-        Raises:
-            ValueError: for a checkpoint that is no decoder language model, lacks backbone weights, or already is a
-                preference model; for a folder with the weights of two models.
-        """
-        check_one_model(name_or_path, both_formats=True)
-        hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
-        gpm_options = {name: kwargs.pop(name) for name in _GPM_OPTIONS if name in kwargs}
-        # Left out it would be asked for on the terminal, of which a job has none.
-        trust_remote_code = bool(kwargs.pop("trust_remote_code", None))
-        if config is None:
-            text_config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=trust_remote_code, **hub_options)
-            _check_backbone(name_or_path, text_config)
-            config = GPMConfig(text_config=text_config, **gpm_options)
-        elif gpm_options:
-            raise ValueError(f"Give either `config` or the options {sorted(gpm_options)}, not both.")
-
-        if "gguf_file" in kwargs:
-            # The reader of GGUF files knows language models only. Dequantised, because a model that is flagged as
-            # quantised cannot be saved.
-            quantization = GgufConfig(dequantize=True)
-            backbone = AutoModel.from_pretrained(name_or_path, quantization_config=quantization, **kwargs)
-            config.text_config = backbone.config
-            model = cls(config, backbone)
-            model.name_or_path = config.name_or_path = name_or_path
-            config.text_config.name_or_path = ""
-            return model
-        prefix = _backbone_prefix(config.text_config)
-        if prefix != cls.base_model_prefix:
-            kwargs["key_mapping"] = {rf"^{prefix}\.": f"{cls.base_model_prefix}.", **kwargs.pop("key_mapping", {})}
-        model, info = super().from_pretrained(
-            name_or_path, config=config, heads_follow=heads_follow, output_loading_info=True, **kwargs
-        )
-        _check_complete(name_or_path, [name for name in info["missing_keys"] if not name.startswith(_HEADS)])
-        # A recorded key mapping would make `save_pretrained` write the backbone's own names back.
-        model._weight_conversions = None
-        if os.path.isdir(name_or_path):
-            # A folder's path means nothing to others: keep it out of the saved configuration.
-            model.config.text_config.name_or_path = ""
-        return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """
-        Loads a saved preference model, see [`~PreTrainedModel.from_pretrained`].
-
-        Raises:
-            ValueError: for a checkpoint without the heads, which transformers would fill with random numbers; for a
-                folder with the weights of two models.
-        """
-        if pretrained_model_name_or_path is not None:
-            check_one_model(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return_info = kwargs.pop("output_loading_info", False)
-        if kwargs.pop("trust_remote_code", None) and "config" not in kwargs:
-            # The parent would load it without saying so.
-            hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
-            kwargs["config"] = cls.config_class.from_pretrained(
-                pretrained_model_name_or_path, trust_remote_code=True, **hub_options
-            )
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
-        missing = sorted(name for name in info["missing_keys"] if name.startswith(_HEADS))
-        if missing:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} holds no preference model: its checkpoint lacks {missing}. To start "
-                "one from a language model use `GPMForPreference.from_backbone(name_or_path)`."
-            )
-        _check_complete(pretrained_model_name_or_path, info["missing_keys"])
-        if is_remote(model.config.text_config):
-            model.config.text_config.name_or_path = ""
-        return (model, info) if return_info else model
-
     def heads(self):
         """The modules on top of the backbone, by name: the embedding head and, where there are, gate and reward."""
         heads = {"embedding_head": self.embedding_head, "gate_head": self.gate_head, "reward_head": self.reward_head}
         return {name: head for name, head in heads.items() if head is not None}
-
-    def save_pretrained(self, save_directory, is_main_process=True, *args, **kwargs):
-        """
-        Saves the model, see [`~PreTrainedModel.save_pretrained`]; weights of another model that are in the folder go,
-        and a process that is killed leaves the old model or the new one, see `weight_files_gpm.py`. A backbone's own
-        code is saved beside this one.
-        """
-        # The shards of a distributed checkpoint come from all processes.
-        if not is_main_process or kwargs.get("distributed_checkpoint") or os.path.isfile(save_directory):
-            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-            if is_main_process and os.path.isdir(save_directory):
-                save_backbone_code(self, save_directory)
-            return
-        if kwargs.get("push_to_hub"):
-            kwargs.setdefault("repo_id", os.path.basename(os.path.abspath(save_directory)))
-        with saved_as_one_model(save_directory) as aside:
-            save_backbone_code(self, aside)
-            super().save_pretrained(aside, is_main_process, *args, **kwargs)
-
-    def save_config_and_code(self, folder):
-        """
-        Writes what a stranger needs beside the weights: `config.json` and this code, named in its `auto_map` and its
-        `custom_pipelines`.
-        """
-        save_backbone_code(self, folder)
-        custom_object_save(self, folder, config=self.config)
-        self.config.save_pretrained(folder)
-
-    @property
-    def context_length(self):
-        """The most tokens a sequence may have; `None` for a backbone whose positions have no limit."""
-        return getattr(self.config.text_config, "max_position_embeddings", None)
-
-    def check_vocabulary(self, rows):
-        """Raises `ValueError` for token ids that the backbone has no embedding for."""
-        size = self.config.text_config.vocab_size
-        largest = max((max(ids, default=0) for ids in rows), default=0)
-        if largest >= size:
-            raise ValueError(
-                f"The text has a token with the id {largest}, and the model has embeddings for 0 to {size - 1}: the "
-                "tokenizer has tokens that the model does not know. Use the tokenizer that was saved with it."
-            )
-
-    def check_context(self, length):
-        """Raises `ValueError` for a sequence that is longer than the backbone's context."""
-        limit = self.context_length
-        if limit is not None and length > limit:
-            raise ValueError(
-                f"A prompt with its response has {length} tokens, but the backbone's context holds {limit}. Shorten "
-                "the text, or use a backbone with a longer context."
-            )
-
-
-_HEADS = ("embedding_head.", "gate_head.", "reward_head.")
-_GPM_OPTIONS = tuple(inspect.signature(GPMConfig.__init__).parameters)[2:-1]
-_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "gguf_file")
-
-
-def _check_complete(name_or_path, missing):
-    if missing:
-        raise ValueError(
-            f"{name_or_path} is not a complete checkpoint: it lacks {len(missing)} weights, such as "
-            f"{min(missing)!r}, which would be random numbers."
-        )
-
-
-def _check_backbone(name_or_path, config):
-    if config.model_type == GPMConfig.model_type:
-        raise ValueError(f"{name_or_path} already is a preference model: load it with `from_pretrained`.")
-    if config.is_encoder_decoder:
-        raise ValueError(f"{name_or_path} is an encoder-decoder; a preference model needs a decoder language model.")
-    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder:
-        raise ValueError(
-            f"{name_or_path} is an encoder ({config.model_type}), in which a prompt's states would depend on the "
-            "response; a preference model needs a decoder language model."
-        )
-    if config.get_text_config() is not config:
-        raise ValueError(
-            f"{name_or_path} is a multimodal model ({config.model_type}); a preference model needs a text-only "
-            f"checkpoint ({config.get_text_config().model_type})."
-        )
-
-
-def _backbone_prefix(config):
-    """The name under which a causal language model of this kind keeps its base model, such as "model"."""
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return GPMForPreference.base_model_prefix
-    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].base_model_prefix
-
-
-# Modules that are in evaluation mode for a while: how many calls need it, and what they were before the first one.
-_EVALUATED: WeakKeyDictionary = WeakKeyDictionary()
-_EVALUATED_LOCK = Lock()
-
-
-@contextmanager
-def evaluation_mode(model):
-    """
-    The model without dropout, and afterwards as it was. Module by module: a caller may keep a part of it in evaluation
-    mode while it trains the rest. Of several threads the last one to leave puts a module back.
-    """
-    with _EVALUATED_LOCK:
-        modules = list(model.modules())
-        for module in modules:
-            users, was_training = _EVALUATED.get(module, (0, module.training))
-            _EVALUATED[module] = (users + 1, was_training)
-        model.eval()
-    try:
-        yield
-    finally:
-        with _EVALUATED_LOCK:
-            for module in modules:
-                users, was_training = _EVALUATED.pop(module)
-                if users > 1:
-                    _EVALUATED[module] = (users - 1, was_training)
-                else:
-                    module.training = was_training
-
-
-def _has_key_value_cache(config):
-    """Whether a prompt's keys and values are all that its responses need to know of it in such a backbone."""
-    # Layers that keep a running state instead cannot be told where a left-padded prompt begins.
-    layer_types = config.to_dict().get("layer_types") or []
-    return set(layer_types) <= {"full_attention", "sliding_attention"} and long_rope_from(config) is None
-
-
-def long_rope_from(config):
-    """
-    The number of tokens above which the backbone turns all positions of a batch by other angles ("longrope", as in
-    Phi-3); `None` for all others. What is shorter must then neither be cached for nor batched with what is longer.
-    """
-    settings = config.to_dict()
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
-    if not any(kind.get("rope_type", kind.get("type")) == "longrope" for kind in kinds):
-        return None
-    limits = [kind.get("original_max_position_embeddings") for kind in (*kinds, settings)]
-    return next(limit for limit in limits if limit)
-
-
-def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, apart=None):
-    """
-    Cuts numbered sequences, or groups of them, into parts to be encoded at once, longest first: little is spent on
-    padding, and what does not fit into memory fails at once.
-
-    Args:
-        lengths (`list[int]`): by which they are sorted.
-        batch_size (`int`): the most rows of a part.
-        max_batch_tokens (`int`, *optional*): in its place the most tokens of a part: its rows times its longest. Then
-            nothing goes with what is more than twice as long, either.
-        wholes (`list[int]`, *optional*): lengths that count as tokens, where they are not `lengths`.
-        rows (`list[int]`, *optional*): the rows that each one takes, by default 1.
-        apart (`int`, *optional*): what is longer than this goes with nothing that is not.
-
-    Returns:
-        `list[list[int]]`: numbers.
-    """
-    if (batch_size if max_batch_tokens is None else max_batch_tokens) < 1:
-        raise ValueError(f"batch_size and max_batch_tokens must be at least 1, got {batch_size}, {max_batch_tokens}.")
-    parts, count, longest = [[]], 0, 0
-    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        size = 1 if rows is None else rows[number]
-        length = (lengths if wholes is None else wholes)[number]
-        if parts[-1]:
-            first = lengths[parts[-1][0]]
-            if max_batch_tokens is None:
-                is_full = count + size > batch_size
-            else:
-                is_full = (count + size) * max(longest, length) > max_batch_tokens or 2 * lengths[number] < first
-            if is_full or (apart is not None and lengths[number] <= apart < first):
-                parts.append([])
-                count = longest = 0
-        parts[-1].append(number)
-        count += size
-        longest = max(longest, length)
-    return parts
-
-
-def _pad(sequences, device, left=False):
-    """Token ids and attention mask of shape (rows, length)."""
-    length = max(len(ids) for ids in sequences)
-    input_ids = torch.zeros(len(sequences), length, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, ids in enumerate(sequences):
-        columns = slice(length - len(ids), length) if left else slice(0, len(ids))
-        input_ids[row, columns] = torch.tensor(ids)
-        attention_mask[row, columns] = 1
-    return input_ids.to(device), attention_mask.to(device)

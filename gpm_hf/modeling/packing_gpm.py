@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from .cache_gpm import CACHE_NAMES
 from .packed_attention_gpm import IMPLEMENTATIONS, SUFFIX, Parts
 
 
@@ -98,3 +99,40 @@ def packing_obstacle(model):
     if any(vars(module).get("is_causal", True) is False for module in backbone.modules()):
         return f"{kind} attends in both directions, so that a prompt's states depend on the response."
     return None
+
+
+def pool_packed(model, input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs):
+    """
+    As [`GPMForPreference.pool`] for packed rows, of which each prompt is read once.
+
+    Returns:
+        `tuple`: `response_states` and `prompt_states`, both of shape (batch_size * K, hidden_size).
+
+    Raises:
+        ValueError: for a backbone that cannot, lengths that do not fit the rows, or a cache.
+    """
+    obstacle = packing_obstacle(model)
+    if obstacle is not None:
+        raise ValueError(f"Packed rows need another backbone: {obstacle} Give one sequence a row.")
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    if input_ids is None or prompt_lengths is None or not kwargs.keys().isdisjoint(CACHE_NAMES):
+        raise ValueError("Packed rows need `input_ids` and `prompt_lengths`, and can have no cache.")
+    if kwargs.get("output_hidden_states") or kwargs.get("output_attentions"):
+        raise ValueError("Packed rows share one sequence in the backbone: its states are not theirs. Unpack them.")
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    # What the attention layers read, also when gradient checkpointing runs them again; it is not saved.
+    attention = model.config.text_config._attn_implementation.removesuffix(SUFFIX)
+    model.config.text_config._attn_implementation = attention + SUFFIX
+    sliding_window = model.config.text_config.to_dict().get("sliding_window")
+    shared = share_prompts(attention, attention_mask, prompt_lengths, response_lengths, sliding_window)
+    states = model.model(
+        input_ids[attention_mask.bool()][None],
+        # An empty mask: no backbone makes one of its own then, nor can it attend without the shared prompts.
+        attention_mask=input_ids.new_empty(1, 1, 0, 0, dtype=torch.bool),
+        position_ids=shared.position_ids,
+        shared_prompts=shared,
+        **{**kwargs, "return_dict": True, "use_cache": False},
+    ).last_hidden_state[0]
+    prompt_states = states[shared.prompt_ends].repeat_interleave(response_lengths.shape[1], dim=0)
+    return states[shared.response_ends.flatten()], prompt_states

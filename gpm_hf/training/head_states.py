@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 
 from gpm_hf.files import written_whole
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
-from gpm_hf.modeling.modeling_gpm import long_rope_from
+from gpm_hf.modeling.engine_gpm import long_rope_from
 
 logger = get_logger(__name__)
 

@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from gpm_hf.modeling import GPMForPreference, pair_scores, preference_matrix
-from gpm_hf.modeling.modeling_gpm import evaluation_mode
+from gpm_hf.modeling import GPMForPreference, evaluation_mode, pair_scores, preference_matrix
 from gpm_hf.modeling.scores_gpm import unit_norm
 from gpm_hf.scoring import GPMScorer, RewardModelScorer
 from tests.conftest import backbone_config, build_gpm, build_tokenizer

@@ -1,0 +1,206 @@
+"""
+Many groups through the backbone: what is encoded at once, and what once for all.
+
+Where a group's prompt is a good part of its tokens, it is encoded once for all its responses, with the keys and values
+of the prompt in a cache. Everything else is sequences, which are batched by length across groups.
+"""
+
+import torch
+from transformers import DynamicCache
+
+from .cache_gpm import PromptCache, cache_argument
+from .encoding_gpm import rows_of_groups
+from .evaluation_gpm import evaluation_mode
+from .pooling_gpm import input_device
+
+
+def embed_groups(model, groups, batch_size, max_batch_tokens):
+    """Embeddings and scales of each group, see [`GPMForPreference.embed_groups`]."""
+    if model.config.scale_gate:
+        for group in groups:
+            group.check_prompt()
+    model.check_context(max(len(ids) for group in groups for ids in group.sequences))
+    model.check_vocabulary(ids for group in groups for ids in (*group.sequences, group.prompt_ids or []))
+    can_share = not model.model._is_stateful and _has_key_value_cache(model.config.text_config)
+    can_share = can_share and cache_argument(model.model) is not None
+    shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
+    single = sorted(set(range(len(groups))) - set(shared))
+    results = {}
+    if shared:
+        embedded = _embed_shared(model, [groups[index] for index in shared], batch_size, max_batch_tokens)
+        results.update(zip(shared, embedded))
+    if single:
+        rows, prompt_lengths, gate_rows = rows_of_groups([groups[i] for i in single], model.config.scale_gate)
+        embeddings, scales = embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens)
+        first = 0
+        for place, index in enumerate(single):
+            last = first + len(groups[index].sequences)
+            results[index] = (embeddings[first:last], None if scales is None else scales[gate_rows[place]])
+            first = last
+    everything = torch.cat([values.flatten() for pair in results.values() for values in pair if values is not None])
+    if not bool(everything.isfinite().all()):
+        number = min(
+            index
+            for index, pair in results.items()
+            if any(values is not None and not bool(values.isfinite().all()) for values in pair)
+        )
+        raise ValueError(
+            f"Prompt {number}: the model's embeddings are not finite. Its weights contain NaN or infinity, or its "
+            f"hidden states overflow in {model.dtype}: check the checkpoint, or load it in bfloat16 or float32."
+        )
+    return [results[index] for index in range(len(groups))]
+
+
+@torch.no_grad()
+def _embed_shared(model, groups, batch_size, max_batch_tokens):
+    """Embeddings and scales of groups, each prompt encoded once; as many groups at a time as a batch holds."""
+    results = {}
+    with evaluation_mode(model):
+        for part in _parts(
+            [len(group.prompt_ids) for group in groups],
+            batch_size,
+            max_batch_tokens,
+            wholes=[max(map(len, group.sequences)) for group in groups],
+            rows=[len(group.sequences) for group in groups],
+        ):
+            prompts = [groups[index].prompt_ids for index in part]
+            owners = [place for place, index in enumerate(part) for _ in groups[index].sequences]
+            suffixes = [
+                ids[len(prompts[place]) :] for place, index in enumerate(part) for ids in groups[index].sequences
+            ]
+            embeddings, scales = _embed_suffixes(model, prompts, owners, suffixes, batch_size, max_batch_tokens)
+            first = 0
+            for index in part:
+                last = first + len(groups[index].sequences)
+                results[index] = (embeddings[first:last], None if scales is None else scales[first])
+                first = last
+    return [results[index] for index in range(len(groups))]
+
+
+def _embed_suffixes(model, prompts, owners, suffixes, batch_size, max_batch_tokens):
+    """Embeds suffixes, each of them after its owner, the number of a prompt, in one pass over the prompts."""
+    device = input_device(model)
+    # On the left, so that the suffixes follow their prompts without a gap.
+    prompt_ids, prompt_mask = _pad(prompts, device, left=True)
+    columns = prompt_ids.shape[1]
+    cache = DynamicCache(config=model.config.text_config)
+    name = cache_argument(model.model)
+    prompt_states = model(prompt_ids, prompt_mask, prompt_mask.sum(-1), use_cache=True, **{name: cache}).prompt_states
+    if cache.get_seq_length() != columns:
+        raise RuntimeError(
+            f"The backbone {model.config.text_config.model_type} left {cache.get_seq_length()} of {columns} prompt "
+            "tokens in the cache: the responses would be read without their prompt."
+        )
+    lengths = [len(ids) for ids in suffixes]
+    parts = _parts(lengths, batch_size, max_batch_tokens, wholes=[columns + length for length in lengths])
+    outputs = []
+    for part in parts:
+        rows = torch.tensor([owners[index] for index in part], device=device)
+        ids, mask = _pad([suffixes[index] for index in part], device)
+        outputs.append(
+            model(
+                ids,
+                torch.cat([prompt_mask[rows], mask], dim=1),
+                prompt_states=prompt_states[rows],
+                use_cache=True,
+                **{name: PromptCache(cache, rows)},
+            )
+        )
+    return _in_order(model, parts, outputs)
+
+
+def embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens=None, least_forwards=0):
+    """Embeddings and scales of rows of token ids; the other arguments as in the methods that call this."""
+    lengths = [len(ids) for ids in rows]
+    model.check_context(max(lengths))
+    # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
+    parts = _parts(lengths, batch_size, max_batch_tokens, apart=long_rope_from(model.config.text_config))
+    outputs, device = [], input_device(model)
+    with torch.no_grad(), evaluation_mode(model):
+        for part in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
+            ids, mask = _pad([rows[index] for index in part], device)
+            gate_reads = None
+            if model.config.scale_gate:
+                gate_reads = torch.tensor([prompt_lengths[index] for index in part], device=device)
+            outputs.append(model(ids, mask, gate_reads))
+    return _in_order(model, parts, outputs)
+
+
+def _in_order(model, parts, outputs):
+    """Embeddings and scales of sequences in their own order, from what the model gave for the parts."""
+    order = torch.tensor([index for part in parts for index in part], device=outputs[0].embeddings.device)
+    inverse = order.argsort()
+    embeddings = torch.cat([output.embeddings for output in outputs])[inverse]
+    scales = torch.cat([output.scales for output in outputs])[inverse] if model.config.scale_gate else None
+    return embeddings, scales
+
+
+def _has_key_value_cache(config):
+    """Whether a prompt's keys and values are all that its responses need to know of it in such a backbone."""
+    # Layers that keep a running state instead cannot be told where a left-padded prompt begins.
+    layer_types = config.to_dict().get("layer_types") or []
+    return set(layer_types) <= {"full_attention", "sliding_attention"} and long_rope_from(config) is None
+
+
+def long_rope_from(config):
+    """
+    The number of tokens above which the backbone turns all positions of a batch by other angles ("longrope", as in
+    Phi-3); `None` for all others. What is shorter must then neither be cached for nor batched with what is longer.
+    """
+    settings = config.to_dict()
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    if not any(kind.get("rope_type", kind.get("type")) == "longrope" for kind in kinds):
+        return None
+    limits = [kind.get("original_max_position_embeddings") for kind in (*kinds, settings)]
+    return next(limit for limit in limits if limit)
+
+
+def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, apart=None):
+    """
+    Cuts numbered sequences, or groups of them, into parts to be encoded at once, longest first: little is spent on
+    padding, and what does not fit into memory fails at once.
+
+    Args:
+        lengths (`list[int]`): by which they are sorted.
+        batch_size (`int`): the most rows of a part.
+        max_batch_tokens (`int`, *optional*): in its place the most tokens of a part: its rows times its longest. Then
+            nothing goes with what is more than twice as long, either.
+        wholes (`list[int]`, *optional*): lengths that count as tokens, where they are not `lengths`.
+        rows (`list[int]`, *optional*): the rows that each one takes, by default 1.
+        apart (`int`, *optional*): what is longer than this goes with nothing that is not.
+
+    Returns:
+        `list[list[int]]`: numbers.
+    """
+    if (batch_size if max_batch_tokens is None else max_batch_tokens) < 1:
+        raise ValueError(f"batch_size and max_batch_tokens must be at least 1, got {batch_size}, {max_batch_tokens}.")
+    parts, count, longest = [[]], 0, 0
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        size = 1 if rows is None else rows[number]
+        length = (lengths if wholes is None else wholes)[number]
+        if parts[-1]:
+            first = lengths[parts[-1][0]]
+            if max_batch_tokens is None:
+                is_full = count + size > batch_size
+            else:
+                is_full = (count + size) * max(longest, length) > max_batch_tokens or 2 * lengths[number] < first
+            if is_full or (apart is not None and lengths[number] <= apart < first):
+                parts.append([])
+                count = longest = 0
+        parts[-1].append(number)
+        count += size
+        longest = max(longest, length)
+    return parts
+
+
+def _pad(sequences, device, left=False):
+    """Token ids and attention mask of shape (rows, length)."""
+    length = max(len(ids) for ids in sequences)
+    input_ids = torch.zeros(len(sequences), length, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(sequences):
+        columns = slice(length - len(ids), length) if left else slice(0, len(ids))
+        input_ids[row, columns] = torch.tensor(ids)
+        attention_mask[row, columns] = 1
+    return input_ids.to(device), attention_mask.to(device)
