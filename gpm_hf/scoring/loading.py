@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.integrations import deepspeed as hf_deepspeed
 
-from gpm_hf.modeling import GPMConfig, GPMForPreference, check_one_model
+from gpm_hf.modeling import UNKNOWN_DATE, GPMConfig, GPMForPreference, check_one_model
 
 from .adapters import is_adapter, load_preference_adapter
 from .repositories import hub_options_of, model_type_of, with_gguf_file
@@ -74,7 +74,13 @@ def load_or_start_preference_model(name_or_path, gpm_options, **options):
 def check_gpm_options(config, gpm_options, name):
     """Raises `ValueError` where options (other than `None`) differ from what a saved model is."""
     saved = config.to_dict()
-    asked = {option: value for option, value in gpm_options.items() if value is not None and value != saved[option]}
+    # A model from before there were dates may be given one.
+    open_options = {"template_date"} if saved["template_date"] == UNKNOWN_DATE else set()
+    asked = {
+        option: value
+        for option, value in gpm_options.items()
+        if value is not None and value != saved[option] and option not in open_options
+    }
     if asked:
         present = {option: saved[option] for option in asked}
         raise ValueError(

@@ -20,7 +20,8 @@ class RewardModelScorer(ScorerBase):
     One rule says what a reward model reads, here and beside a policy in training: prompt and response rendered by the
     tokenizer's chat template, a prompt that is a string being one user message; where there is no template the plain
     texts are concatenated, with the tokenizer's BOS, if it writes one, and EOS at the end, as TRL's RewardTrainer
-    trains them. With `plain_text` strings are read so although there is a template. The reward is what the model
+    trains them (CrossEncoder of sentence-transformers renders other roles, and is another number). With `plain_text`
+    strings are read so although there is a template. The reward is what the model
     gives to that sequence alone, unpadded; see `sequence_classifier.py` for how a batch comes to the same numbers.
 
     Args:

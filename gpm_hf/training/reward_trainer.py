@@ -20,7 +20,15 @@ from gpm_hf.data.collator import PreferenceCollator, collate_states
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
 from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS
 from gpm_hf.data.preference_rows import IDENTICAL
-from gpm_hf.modeling import GPMConfig, GPMForPreference, fixed_templates, packing_obstacle, pair_scores
+from gpm_hf.modeling import (
+    UNKNOWN_DATE,
+    GPMConfig,
+    GPMForPreference,
+    checked_date,
+    fixed_templates,
+    packing_obstacle,
+    pair_scores,
+)
 from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.adapters import adapter_config
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
@@ -122,6 +130,9 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
             if processing_class is None:
                 processing_class = load_tokenizer(model.config.name_or_path, trust_remote_code=args.trust_remote_code)
         self.gpm = _unwrap(model)
+        if self.gpm.config.template_date == UNKNOWN_DATE:
+            # Trained before there were dates; what is made of it here has one.
+            self.gpm.config.template_date = checked_date(args.template_date)
         # What reads the saved tokenizer's template without this package writes the model's date as well.
         processing_class.chat_template = fixed_templates(processing_class.chat_template, self.gpm.config.template_date)
         if is_fsdp_enabled():

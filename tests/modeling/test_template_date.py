@@ -215,3 +215,21 @@ def test_other_scorers_do_not_change_with_the_day_either(at, kind):
     assert scores[0].abs().max() > 0
     assert torch.equal(scores[0], scores[1])
     assert torch.equal(scores[0], scores[2])
+
+
+@pytest.mark.parametrize("asked", [None, "2025-03-07"])
+def test_training_an_older_model_gives_it_a_date(tmp_path, asked):
+    from datasets import Dataset
+
+    from gpm_hf import GPMRewardConfig, GPMRewardTrainer
+
+    build_gpm(embedding_dim=4).save_pretrained(tmp_path / "old")
+    dated_tokenizer().save_pretrained(tmp_path / "old")
+    saved = json.loads((tmp_path / "old" / "config.json").read_text())
+    del saved["template_date"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(saved))
+    args = GPMRewardConfig(str(tmp_path / "new"), template_date=asked, bf16=False, use_cpu=True, report_to="none")
+    rows = [{"prompt": PROMPT, "chosen": RESPONSES[0], "rejected": RESPONSES[1]}]
+    trainer = GPMRewardTrainer(str(tmp_path / "old"), args, train_dataset=Dataset.from_list(rows))
+    trainer.save_model()
+    assert GPMConfig.from_pretrained(tmp_path / "new").template_date == (asked or "2024-07-26")

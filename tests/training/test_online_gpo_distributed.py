@@ -187,6 +187,46 @@ accelerator.end_training()
     assert found[1][:2] == pytest.approx(p[1:], abs=1e-5) and found[1][2] is None
 
 
+def test_reward_model_in_two_processes(tmp_path):
+    """The rewards of one process, by GPMReward and as a reward function, whatever each process holds."""
+    from gpm_hf.scoring import RewardModelScorer
+    from tests.scoring.models import build_llama_classifier
+
+    script = tmp_path / "reward.py"
+    script.write_text(
+        """
+import json, sys
+from accelerate import Accelerator
+from tests.conftest import build_tokenizer
+from tests.scoring.models import build_llama_classifier
+from gpm_hf.scoring import RewardModelScorer
+from gpm_hf.training.gpm_reward import GPMReward
+from gpm_hf.training.reward_model_signal import RewardModelSignal
+accelerator = Accelerator(cpu=True)
+assert accelerator.num_processes == 2
+rank = accelerator.process_index
+# The second process has nothing to score.
+rows = [("p", "one"), ("p", "two, three and four"), ("p", "five"), ("p", ""), ("p", " "), ("p", "")]
+prompts, completions = zip(*rows[3 * rank : 3 * rank + 3])
+scorer = RewardModelScorer(build_llama_classifier(), build_tokenizer(), batch_size=1)
+rewards = GPMReward(scorer)(list(prompts), list(completions))
+signal = RewardModelSignal(scorer)
+signal.prepare(accelerator)
+plain = signal.reward_function()(list(prompts), list(completions))
+open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps([rewards, plain]))
+accelerator.wait_for_everyone()
+accelerator.end_training()
+"""
+    )
+    found = launch_script(script)
+    scorer = RewardModelScorer(build_llama_classifier(), build_tokenizer())
+    (scores,) = scorer(["p"], [["one", "two, three and four", "five"]])
+    assert found[0][0] == pytest.approx(scores.mean(-1).tolist(), abs=1e-5)
+    first, second, third = found[0][1]
+    assert [first - second, second - third] == pytest.approx([scores[0, 1].item(), scores[1, 2].item()], abs=1e-5)
+    assert found[1] == [[None] * 3, [None] * 3]
+
+
 FSDP_SCRIPT = """
 import json, sys, types
 import torch
