@@ -269,6 +269,33 @@ def test_fsdp2_preference_model(tmp_path):
     assert (found[0][[1, 2]] == 99.0).all()
 
 
+def test_fsdp2_reward_model(tmp_path):
+    """Sharded whole, with an empty completion on one process; the differences are those of the model in one piece."""
+    from gpm_hf.scoring import RewardModelScorer
+    from tests.scoring.models import build_llama_classifier
+
+    made = "GPMSignal(build_gpm(embedding_dim=4), build_tokenizer(), batch_size=1)"
+    text = FSDP_SCRIPT.replace(made, "RewardModelSignal(RewardModelScorer(build(), build_tokenizer(), batch_size=1))")
+    start, end = text.index("weight = "), text.index("rank = ")
+    text = (
+        "from gpm_hf.scoring import RewardModelScorer\n"
+        "from tests.scoring.models import build_llama_classifier as build\n"
+        "from gpm_hf.training.reward_model_signal import RewardModelSignal\n"
+        + text[:start]
+        + 'assert type(signal.scorer.model).__name__ == "FSDPLlamaForSequenceClassification"\n'
+        + text[end:]
+    )
+    script = tmp_path / "fsdp.py"
+    script.write_text(text)
+    found = [torch.tensor(scores) for scores in launch_script(script)]
+    assert torch.equal(*found)
+    kept = [0, 3, 4, 5]
+    scorer = RewardModelScorer(build_llama_classifier(), build_tokenizer())
+    (expected,) = scorer(["p"], [["one", "four", "five", "six"]])
+    torch.testing.assert_close(found[0][kept][:, kept], expected, rtol=1e-4, atol=1e-4)
+    assert (found[0][[1, 2]] == 99.0).all()
+
+
 CONFIG = """
 model_name_or_path: {folder}/policy
 preference_model_name_or_path: {folder}/gpm
