@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Importing transformers in many small test processes must not start a thread per core in each.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-oldest test-newest lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpm-hf demo --output runs/demo --overwrite
@@ -15,6 +15,18 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp $(VENV)/demo.stamp
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+# What depends on the packages, with the oldest that pyproject.toml admits and with the newest.
+VERSION_TESTS := tests/modeling tests/scoring tests/generation tests/training
+
+test-oldest test-newest: test-%: .venv-%/dev.stamp
+	$(TEST_ENV) .venv-$*/bin/python -m pytest -m "not slow" -n 2 $(VERSION_TESTS)
+
+.venv-%/dev.stamp: pyproject.toml constraints-%.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet -c constraints-$*.txt torch
+	.venv-$*/bin/python -m pip install --quiet -c constraints-$*.txt -e ".[dev]"
+	touch $@
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -44,4 +56,4 @@ $(VENV)/base.stamp: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) .venv-oldest .venv-newest runs build dist
