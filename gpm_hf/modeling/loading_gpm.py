@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from contextvars import ContextVar
 
 from transformers import AutoConfig, AutoModel, GgufConfig
 from transformers.dynamic_module_utils import custom_object_save
@@ -12,6 +13,7 @@ from .configuration_gpm import GPMConfig
 from .remote_backbone_gpm import is_remote, save_backbone_code
 from .weight_files_gpm import check_one_model, saved_as_one_model
 
+_READS_LANGUAGE_MODEL = ContextVar("from_backbone is reading a language model's checkpoint", default=False)
 HEADS = ("embedding_head.", "gate_head.", "reward_head.")
 _GPM_OPTIONS = tuple(inspect.signature(GPMConfig.__init__).parameters)[2:-1]
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "gguf_file")
@@ -91,9 +93,13 @@ class GPMPreTrainedModel(PreTrainedModel):
         prefix = backbone_prefix(config.text_config)
         if prefix != cls.base_model_prefix:
             kwargs["key_mapping"] = {rf"^{prefix}\.": f"{cls.base_model_prefix}.", **kwargs.pop("key_mapping", {})}
-        model, info = super().from_pretrained(
-            name_or_path, config=config, heads_follow=heads_follow, output_loading_info=True, **kwargs
-        )
+        reading = _READS_LANGUAGE_MODEL.set(prefix == cls.base_model_prefix)
+        try:
+            model, info = super().from_pretrained(
+                name_or_path, config=config, heads_follow=heads_follow, output_loading_info=True, **kwargs
+            )
+        finally:
+            _READS_LANGUAGE_MODEL.reset(reading)
         _check_complete(name_or_path, [name for name in info["missing_keys"] if not name.startswith(HEADS)])
         # A recorded key mapping would make `save_pretrained` write the backbone's own names back.
         model._weight_conversions = None
@@ -101,6 +107,18 @@ class GPMPreTrainedModel(PreTrainedModel):
             # A folder's path means nothing to others: keep it out of the saved configuration.
             model.config.text_config.name_or_path = ""
         return model
+
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
+        if _READS_LANGUAGE_MODEL.get():
+            # Where weights have other names on disk than in memory, transformers' rules are written for the names of
+            # a whole language model. In ours it applies them to what follows "model.", which some then do not match.
+            for rule in load_config.weight_mapping or []:
+                if rule.scope_prefix == "":
+                    rule.scope_prefix = None
+        return PreTrainedModel._load_pretrained_model(
+            model, state_dict, checkpoint_files, load_config, *args, **kwargs
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
