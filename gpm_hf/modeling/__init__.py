@@ -11,9 +11,16 @@ from .pooling_gpm import input_device
 from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
 from .template_date_gpm import TEMPLATE_DATE, UNKNOWN_DATE, checked_date, fixed_templates
-from .weight_files_gpm import check_base_elsewhere, check_one_model, is_weight_file, saved_as_one_model
+from .weight_files_gpm import (
+    ADAPTER_BASE_NAME,
+    check_base_elsewhere,
+    check_one_model,
+    is_weight_file,
+    saved_as_one_model,
+)
 
 __all__ = [
+    "ADAPTER_BASE_NAME",
     "TEMPLATE_DATE",
     "UNKNOWN_DATE",
     "EmptyResponseError",

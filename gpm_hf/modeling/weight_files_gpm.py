@@ -25,6 +25,8 @@ _KINDS = (
 _WEIGHT_FILE = re.compile(
     r"((adapter_)?model(-\d{5}-of-\d{5})?\.safetensors|(pytorch|adapter)_model(-\d{5}-of-\d{5})?\.bin)(\.index\.json)?"
 )
+# Beside an adapter of a local model: the digest of that model's weights.
+ADAPTER_BASE_NAME = "adapter_base.json"
 # Without these nothing is loaded from a folder.
 _KEYS = (CONFIG_NAME, ADAPTER_CONFIG_NAME)
 # How the sub-folder that a model is saved to first is called until all is written, and then until all is moved.
@@ -166,7 +168,7 @@ def _move_up(aside, folder):
         # Before anything else changes: what cannot be loaded cannot be loaded wrongly.
         for key in _KEYS:
             (folder / key).unlink(missing_ok=True)
-        old = [name for name in os.listdir(folder) if is_weight_file(name)]
+        old = [ADAPTER_BASE_NAME, *(name for name in os.listdir(folder) if is_weight_file(name))]
     if "tokenizer_config.json" in new:
         old += _TOKENIZER_FILES
     for name in [*weights, *(name for name in new if name not in (*weights, *_KEYS))]:

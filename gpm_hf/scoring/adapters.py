@@ -18,12 +18,10 @@ from transformers import (
 from transformers.utils import ADAPTER_CONFIG_NAME
 
 from gpm_hf.digests import weights_digest
-from gpm_hf.modeling import GPMConfig, GPMForPreference, check_one_model
+from gpm_hf.modeling import ADAPTER_BASE_NAME, GPMConfig, GPMForPreference, check_one_model
 
 from .repositories import has_file, hub_options_of, model_type_of, with_gguf_file
 
-# Beside an adapter of a local model: the digest of that model's weights.
-BASE_FILE = "adapter_base.json"
 # The last linear layer of transformers' sequence classification models.
 _HEAD = re.compile(r"\.(score|classifier|classifier\.out_proj)\.(weight|bias)$")
 
@@ -95,6 +93,8 @@ def load_language_adapter(name: str, is_trainable: bool = False, **options: Any)
     _base_type(name, base, base_options)
     if "gguf_file" in base_options:
         base_options["quantization_config"] = GgufConfig(dequantize=True)
+        if base_options.get("dtype") == "auto":
+            base_options["dtype"] = "float32"
     model = AutoModelForCausalLM.from_pretrained(base, **base_options)
     return _put_on(model, name, base, options, is_trainable)
 
@@ -204,7 +204,7 @@ def _base_type(name: str, base: str, options: dict) -> str | None:
 
 
 def _check_base_weights(name: str, base: str) -> None:
-    path = Path(name, BASE_FILE)
+    path = Path(name, ADAPTER_BASE_NAME)
     if path.is_file() and os.path.isdir(base):
         trained_on = json.loads(path.read_text(encoding="utf-8"))["weights_sha256"]
         if trained_on != weights_digest(base, both_formats=True):

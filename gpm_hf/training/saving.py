@@ -9,8 +9,7 @@ from transformers import Trainer
 
 from gpm_hf.digests import weights_digest
 from gpm_hf.files import written_whole
-from gpm_hf.modeling import check_base_elsewhere, check_one_model, saved_as_one_model
-from gpm_hf.scoring.adapters import BASE_FILE
+from gpm_hf.modeling import ADAPTER_BASE_NAME, check_base_elsewhere, check_one_model, saved_as_one_model
 
 
 class OneModelMixin(Trainer):
@@ -40,7 +39,7 @@ class OneModelMixin(Trainer):
         base = self.model.active_peft_config.base_model_name_or_path if is_peft_model(self.model) else None
         if self.args.should_save and base and os.path.isdir(base):
             # What lies there may be another model by the time that the adapter is loaded.
-            with written_whole(Path(folder, BASE_FILE)) as file:
+            with written_whole(Path(folder, ADAPTER_BASE_NAME)) as file:
                 json.dump({"weights_sha256": weights_digest(base, both_formats=True)}, file)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):

@@ -64,7 +64,8 @@ def test_the_second_run_into_a_folder_is_the_one_that_is_scored_told_and_pushed(
         assert len(weight_sets(folder)) == 1
         found = load_preference_model(str(folder))
         assert probability(found, trainer) == pytest.approx(expected, abs=1e-5)
-        assert (folder / "adapter_config.json").exists() == (second == "lora")
+        for name in ("adapter_config.json", "adapter_base.json"):
+            assert (folder / name).exists() == (second == "lora")
     card = (tmp_path / "model" / "README.md").read_text()
     assert ("LoRA adapter" in card) == (second == "lora")
     if second == "whole":
