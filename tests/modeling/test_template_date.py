@@ -10,7 +10,7 @@ import torch
 from gpm_hf.data.preference import encode_preference
 from gpm_hf.modeling import GPMConfig, GPMForPreference, encode_group, fixed_templates
 from gpm_hf.modeling import template_date_gpm as template_date
-from tests.conftest import backbone_config, build_gpm, build_tokenizer, save_backbone
+from tests.conftest import backbone_config, build_gpm, build_tokenizer, draw_gate, save_backbone
 
 MADE = datetime.datetime(2026, 11, 29, 23, 59)
 DAY_AFTER = datetime.datetime(2026, 11, 30, 0, 1)
@@ -57,15 +57,20 @@ def text_at(tokenizer, at, moment, **options):
     return tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, **options)
 
 
-def test_log_odds_are_the_same_every_day(at):
-    model, tokenizer = build_gpm(embedding_dim=4), dated_tokenizer()
-    scores = []
+@pytest.mark.parametrize("name", [None, "llama3_2", "gptoss", "muse_glimmer"])
+def test_log_odds_are_the_same_every_day(at, name):
+    torch.manual_seed(0)
+    config = backbone_config(max_position_embeddings=2048)
+    model = draw_gate(GPMForPreference(GPMConfig(text_config=config, embedding_dim=4)).eval())
+    tokenizer = dated_tokenizer(real_template(name) if name else TEMPLATE)
+    scores, ids = [], []
     for moment in CLOCKS:
         at(moment)
         scores.append(model.preference_scores(tokenizer, PROMPT, RESPONSES))
+        ids.append(encode_group(tokenizer, PROMPT, RESPONSES, **model.config.encoding_options).sequences)
     assert scores[0].abs().max() > 0.1
-    assert torch.equal(scores[0], scores[1])
-    assert torch.equal(scores[0], scores[2])
+    for another, sequences in zip(scores[1:], ids[1:]):
+        assert torch.equal(scores[0], another) and sequences == ids[0]
 
 
 def test_ids_are_those_of_the_models_date(at):
