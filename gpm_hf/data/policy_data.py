@@ -54,7 +54,7 @@ def score_rows(
         rows: `prompt`, `responses` and optionally `policy_log_probs` and the sampled ids.
         scorer: `f(prompts, groups)` that returns a (K, K) matrix of log-odds per prompt; every
             [`gpm_hf.scoring.Scorer`] is one.
-        batch_size: prompts given to the scorer at once; the result does not depend on it.
+        batch_size: prompts given to the scorer at once; results depend on it by rounding alone.
         skipped: what was left out is added to it, by reason. It is logged in any case.
 
     Returns:

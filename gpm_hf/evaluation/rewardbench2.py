@@ -142,7 +142,8 @@ def evaluate_rewardbench2(
         rows: as [`gpm_hf.data.best_of_files.read_best_of`] returns them.
         scorer: see [`gpm_hf.scoring.Scorer`].
         rules: which to apply. `"von_neumann"` needs SciPy and some milliseconds a row.
-        chunk_size: rows given to the scorer at once, and then stored; the result does not depend on it.
+        chunk_size: rows given to the scorer at once, and then stored; results depend on it by
+            rounding alone.
         store, progress: see [`score_groups`].
 
     Returns:

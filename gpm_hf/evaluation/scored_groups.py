@@ -70,7 +70,8 @@ def score_groups(
     Args:
         groups: prompts with their responses.
         scorer: see [`gpm_hf.scoring.Scorer`]. How many sequences it encodes at once is its own matter.
-        chunk_size: groups given to the scorer at once, and then stored; the result does not depend on it.
+        chunk_size: groups given to the scorer at once, and then stored; results depend on it by
+            rounding alone.
         store: a JSON Lines file with a line per group, for all scorers; made where there is none. Its groups are found
             again by their texts and the scorer's name. It is rewritten whole after each chunk, so a run that is killed
             loses at most one chunk.

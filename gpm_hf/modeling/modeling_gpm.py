@@ -257,7 +257,7 @@ class GPMForPreference(GPMPreTrainedModel):
             batch_size (`int`, defaults to 16): sequences encoded at once, across groups.
             max_batch_tokens (`int`, *optional*): in place of `batch_size`: as many sequences at once as have together
                 at most so many tokens, padding included; a longer one goes alone. None is padded to more than twice
-                its length. The result depends on neither.
+                its length. The result depends on both by rounding alone.
 
         Returns:
             `list[tuple]`: embeddings and scales of each group.

@@ -65,10 +65,11 @@ class PreferencePipeline(Pipeline):
                 prompt is a string or chat messages, or `None` where every response contains it already, which a model
                 with a scale gate cannot use. The K responses, K at least 1, are strings or message lists; K may
                 differ from group to group.
-            batch_size (`int`, defaults to 1): groups that go through the model together. No result depends on it.
+            batch_size (`int`, defaults to 1): groups that go through the model together. Results depend on it by
+                rounding alone, see [`~GPMForPreference.rounding_bound`].
             num_workers (`int`, defaults to 0): processes that tokenise.
             max_sequences (`int`, *optional*): the most sequences (a prompt with one response) in one forward; a batch
-                of groups with more is encoded in parts, and no result depends on it. Without it a batch is one
+                of groups with more is encoded in parts, of which the same holds. Without it a batch is one
                 forward.
 
         Returns:

@@ -1,5 +1,5 @@
 """
-Calling a sequence classification model so that its logits do not depend on what else is in the batch.
+Calling a sequence classification model so that its logits depend on what else is in the batch by rounding alone.
 
 transformers' own classes on decoders read the logits at the rightmost token that differs from the configuration's
 `pad_token_id`. The tokenizer's padding id may be another, and then they read the padding; with none in the
