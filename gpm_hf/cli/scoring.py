@@ -169,14 +169,14 @@ def _say_rounding(model: Any) -> None:
 
 def matrices_of(rows: list[dict], model: Any, tokenizer: Any, **batch: int) -> list:
     """The log-odds of groups; a `ValueError` for a group that is refused names its row where there are several."""
-    from gpm_hf.scoring.streaming import scores_of_rows
+    from gpm_hf.data.scored_rows import named_matrices
 
     def score(prompts: list, groups: list[list]) -> list:
         return model.preference_scores(tokenizer, prompts, groups, **batch)
 
     if len(rows) == 1:
         return score([rows[0]["prompt"]], [rows[0]["responses"]])
-    return scores_of_rows(score, rows)
+    return named_matrices([(f"Row {number}", row) for number, row in enumerate(rows, 1)], score)
 
 
 def _batch(options: argparse.Namespace, model: Any) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from gpm_hf.data.columns import dataset_of_rows
-from gpm_hf.data.groups import responses_of
+from gpm_hf.data.groups import ring_of
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 GROUP_FEATURES = Features(
@@ -45,7 +45,7 @@ def ring_to_pairs(rows: Iterable[Mapping[str, Any]], distinct: bool = True) -> D
     pairs = []
     for number, row in enumerate(rows):
         try:
-            responses = responses_of(row)
+            responses = ring_of(row)
         except ValueError as error:
             raise ValueError(f"Row {number}: {error}") from error
         if len(responses) < 3:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpm_hf.data.groups import named_responses
 from gpm_hf.data.sampled_ids import SampledIds, read_ids
 from gpm_hf.modeling import is_empty, read_group
 from gpm_hf.modeling.messages_gpm import as_messages
@@ -51,9 +52,13 @@ def with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, A
     """
     if "prompt" not in row or "responses" not in row:
         raise ValueError(f"{name} has the columns {sorted(row)}: it needs `prompt` and `responses`.")
-    responses, log_probs = row["responses"], row.get("policy_log_probs")
-    if not isinstance(responses, (list, tuple)) or any(not isinstance(text, str) for text in responses):
+    try:
+        responses, names = named_responses(row["responses"])
+    except ValueError as error:
+        raise ValueError(f"{name}: `responses` must be a list of strings, or a mapping to them: {error}") from error
+    if any(not isinstance(text, str) for text in responses):
         raise ValueError(f"{name}: `responses` must be a list of strings.")
+    log_probs = row.get("policy_log_probs")
     if log_probs is not None:
         log_probs = _numbers(name, "policy_log_probs", log_probs)
     if log_probs is not None and len(log_probs) != len(responses):
@@ -61,6 +66,9 @@ def with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, A
     kept = [i for i, text in enumerate(responses) if not is_empty(text)]
     counts["responses without text"] += len(responses) - len(kept)
     full = {**row, "responses": [responses[i] for i in kept]}
+    names = row.get("names") if names is None else names
+    if isinstance(names, list) and len(names) == len(responses):
+        full["names"] = [names[i] for i in kept]
     if log_probs is not None:
         full["policy_log_probs"] = [log_probs[i] for i in kept]
     ids = read_ids(name, row, len(responses))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gpm_hf.data.groups import responses_of
+from gpm_hf.data.groups import ring_of
 from gpm_hf.data.rings import ring_edges
 from gpm_hf.evaluation.bootstrap import bootstrap_interval, interval_list, interval_text
 from gpm_hf.tables import markdown_table
@@ -158,7 +158,10 @@ def group_by_prompt(rows: Iterable[Mapping[str, Any]]) -> list[CyclicGroup]:
         key = str(prompt) if prompt is not None else f"{row.get('cycle_id', number)!r}"
         group = groups.setdefault(key, CyclicGroup(prompt))
         if "responses" in row:
-            group._add_ring(responses_of(row))
+            try:
+                group._add_ring(ring_of(row))
+            except ValueError as error:
+                raise ValueError(f"Row {number}: {error}") from error
         else:
             group._add_pair(row)
     for group in groups.values():

@@ -13,8 +13,8 @@ def read_prompts(source: str, split: str | None = None, config: str | None = Non
     Prompts of a file or data set.
 
     Args:
-        source: a local file (`.jsonl`, `.json`, `.parquet`, `.csv`) or a data set of the Hub. A row has a `prompt`, a
-            string or chat messages, or AlpacaEval's `instruction`; its other columns are not read.
+        source: a local file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`) or a data set of the Hub. A row has a
+            `prompt`, a string or chat messages, or AlpacaEval's `instruction`; its other columns are not read.
         split, config: of a Hub data set, see [`gpm_hf.data.raw_rows.read_rows`].
 
     Returns:
@@ -29,7 +29,7 @@ def read_prompts(source: str, split: str | None = None, config: str | None = Non
         if isinstance(row, MalformedRow):
             raise ValueError(f"{source}, {name} is {row}.")
         prompt = row.get("prompt", row.get("instruction"))
-        if not prompt or not isinstance(prompt, (str, list)):
+        if not prompt or not isinstance(prompt, (str, list, dict)):
             raise ValueError(
                 f"{source}, {name} has no prompt to answer: it has the columns {sorted(row)}, and needs `prompt`, a "
                 "string or chat messages (or `instruction`)."

@@ -1,9 +1,10 @@
 """Scoring data of any size: chunk by chunk, in constant memory, by several processes, and on from where it stopped."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.data.scored_rows import named_matrices
 from gpm_hf.shards import map_in_shards
 
 
@@ -37,31 +38,8 @@ def score_stream(
     """
 
     def scored(number: int, chunk: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        matrices = scores_of_rows(score, chunk, first=number * chunk_size + 1)
+        first = number * chunk_size + 1
+        matrices = named_matrices([(f"Row {place}", row) for place, row in enumerate(chunk, first)], score)
         return [row | describe(row, scores) for row, scores in zip(chunk, matrices, strict=True)]
 
     return map_in_shards(rows, scored, output, settings, chunk_size)
-
-
-def scores_of_rows(score: Callable[[list, list], list], rows: Sequence[dict[str, Any]], first: int = 1) -> list:
-    """
-    The matrices of rows with `prompt` and `responses`, where a row that is refused is named by its number.
-
-    Args:
-        score: as in [`score_stream`].
-        rows: given to it at once.
-        first: the number of the first of them.
-
-    Raises:
-        ValueError: what `score` raises, with the row's number.
-    """
-    try:
-        return score([row["prompt"] for row in rows], [row["responses"] for row in rows])
-    except ValueError:
-        # Which of them it was, the message cannot say: they are asked one by one.
-        for number, row in enumerate(rows, start=first):
-            try:
-                score([row["prompt"]], [row["responses"]])
-            except ValueError as error:
-                raise ValueError(f"Row {number}: {error}") from error
-        raise

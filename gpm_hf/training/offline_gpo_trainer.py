@@ -9,6 +9,7 @@ from transformers import ProcessorMixin
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
+from gpm_hf.data.columns import check_text_columns
 from gpm_hf.scoring.loading import load_tokenizer
 from gpm_hf.training.new_tokens import check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.offline_batches import (
@@ -180,6 +181,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
     # --- data -------------------------------------------------------------------------------------------------------
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        check_text_columns(dataset, f"The {dataset_name} data set")
         columns = get_dataset_column_names(dataset)
         sides = sides_of(columns, args.loss_type, dataset_name)
         if sides != PAIR:

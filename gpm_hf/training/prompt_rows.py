@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gpm_hf.data.columns import check_text_columns
+
 
 def check_prompt_columns(**datasets: Any) -> None:
     """
@@ -9,7 +11,7 @@ def check_prompt_columns(**datasets: Any) -> None:
         datasets: data sets by their names, or dictionaries of several; `None` where there is none.
 
     Raises:
-        ValueError: one has no column `prompt`, naming it and its columns.
+        ValueError: one has no column `prompt`, naming it and its columns, or a number or a date where text belongs.
     """
     for name, dataset in datasets.items():
         if isinstance(dataset, dict):
@@ -19,3 +21,5 @@ def check_prompt_columns(**datasets: Any) -> None:
                 f"The {name} data set has the columns {sorted(dataset.column_names)} and no `prompt`, to which the "
                 "policy could respond. Rename the column with the prompts: strings, or lists of chat messages."
             )
+        elif dataset is not None:
+            check_text_columns(dataset, f"The {name} data set")

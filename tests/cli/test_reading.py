@@ -78,7 +78,7 @@ def test_judgements_of_responses_by_name(capsys, tmp_path):
         ({"prompt": "p", "chosen": "a", "rejected": None}, "line 2: `rejected` is missing"),
         ({"prompt": "p", "responses": ["a", "b"], "scores": 1, "ranking": 2}, "line 2 has ['"),
         ({"prompt": "p", "responses": {"a": "x", "b": "y"}, "names": 3}, "line 2 has ['names'] already"),
-        ({"prompt": "p", "responses": ["a", " "]}, "Row 2: Response 1 is empty"),
+        ({"prompt": "p", "responses": ["a", " "]}, "Row 2 cannot be scored: Response 1 is empty"),
     ],
 )
 @pytest.mark.parametrize("command", ["score", "rank", "inspect"])
@@ -157,7 +157,9 @@ def test_what_trains_can_be_scored(capsys, folder, gateless, tmp_path, row, gate
     except ValueError:
         for arguments in asked:
             code, _, err = ask(capsys, *arguments, "--format", "json")
-            assert code == 1 and ("Row 1: The scale gate reads the prompt" in err or "no `prompt`: " in err), err
+            assert code == 1 and (
+                "Row 1 cannot be scored: The scale gate reads the prompt" in err or "no `prompt`: " in err
+            ), err
         return
     assert gate is False or row is WHOLE
     sequences = torch.nn.utils.rnn.pad_sequence(

@@ -9,6 +9,7 @@ from datasets import Dataset
 from gpm_hf.data.columns import dataset_of_rows
 from gpm_hf.data.files import MalformedRow, file_rows, form_of
 from gpm_hf.data.loading import load_preference_dataset, load_splits
+from gpm_hf.data.policy_data import score_rows
 from gpm_hf.data.raw_rows import read_rows, read_sure_rows
 
 GOOD = b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
@@ -206,3 +207,17 @@ def test_rows_are_chosen_by_a_column_in_a_stream_too(tmp_path):
         assert [row["prompt"] for row in rows] == ["a"]
     with pytest.raises(ValueError, match=r"one of \['prompt', 'judge'\]"):
         load_splits(str(tmp_path / "x.csv"), keep="who=x", streaming=True)
+
+
+@pytest.mark.parametrize("name", ["ranking", "ratings", "preferences", "preference_matrix", "target_scores", "scores"])
+def test_a_ranked_list_is_not_taken_for_a_ring(tmp_path, name):
+    row = {"prompt": "Name a fruit.", "responses": ["A ripe plum.", "An apple.", "A carrot."], name: [0, 1, 2]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ValueError, match=rf"Row 0: .*\['{name}'\], which say in another way who beats whom"):
+        load_preference_dataset(str(tmp_path / "x.jsonl"))
+
+
+def test_sampled_responses_by_name(tmp_path):
+    rows = [{"prompt": "p", "responses": {"a": "1", "b": " ", "c": "3"}}]
+    (scored,) = score_rows(rows, lambda prompts, groups: [[[0, 1], [-1, 0]]])
+    assert (scored["responses"], scored["names"]) == (["1", "3"], ["a", "c"])
