@@ -33,7 +33,7 @@ def test_responses_by_name_are_scored_and_keep_their_names(capsys, folder, expec
     Dataset.from_list([{**NAMED, "responses": NAMED["responses"] | {"model-d": None}}]).to_parquet(str(table))
     for command in ("score", "rank", "inspect"):
         for given in (rows, table):
-            output = tmp_path / f"{command}.jsonl"
+            output = tmp_path / f"{command}-{given.name}.jsonl"
             arguments = ["--input", given, "--output", output, *(["--chunk-size", 7] if command != "inspect" else [])]
             assert ask(capsys, command, folder, *arguments)[0] == 0
             (written,) = [json.loads(line) for line in output.read_text().split("\n") if line]
@@ -106,7 +106,7 @@ def test_what_a_table_holds_besides_is_written_as_json(capsys, folder, tmp_path)
     written = json.loads((tmp_path / "out.jsonl").read_text(), parse_constant=pytest.fail)
     assert (written["price"], written["day"]) == (None, "1970-01-01")
     pq.write_table(pa.Table.from_pylist([{**row, "price": float("inf")}]), tmp_path / "in.parquet")
-    code, _, err = ask(capsys, *arguments)
+    code, _, err = ask(capsys, *arguments, "--overwrite")
     assert code == 1 and "JSON has neither NaN nor infinity" in err
 
 
