@@ -5,6 +5,10 @@ import dataclasses
 from typing import Any
 
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils.transformers_weight_conversion import (
+    convert_peft_config_for_transformers,
+    get_model_conversion_mapping,
+)
 
 # What these methods need a preference model does not give.
 UNFIT = {
@@ -52,9 +56,14 @@ def adapter_config(peft_config: Any, model: Any) -> Any:
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[peft_config.peft_type]
     backbone = model.config.text_config.to_dict()
     try:
-        return tuner.__new__(tuner)._prepare_adapter_config(peft_config, backbone)
+        peft_config = tuner.__new__(tuner)._prepare_adapter_config(peft_config, backbone)
     except ValueError as error:
         raise ValueError(
             f"PEFT has no default modules of {method} for a {backbone['model_type']} backbone: name them, for example "
             f'target_modules="all-linear". ({error})'
         ) from error
+    # By the type of the model PEFT also knows that experts' projections are one parameter now: their names would else
+    # match nothing.
+    conversions = get_model_conversion_mapping(model.model)
+    convert_peft_config_for_transformers(peft_config, model=model.model, conversions=conversions)
+    return peft_config

@@ -1,5 +1,7 @@
 """Any method of PEFT: its own default modules for the backbone, the heads beside them, or a sentence that says no."""
 
+import copy
+
 import peft
 import pytest
 import torch
@@ -109,3 +111,29 @@ def test_modules_named_by_the_user_stay(tmp_path):
     saved = trainer.model.peft_config["default"]
     assert set(saved.target_modules) == {"o_proj"}
     assert set(saved.modules_to_save) == {"norm", "embedding_head", "gate_head"}
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "gate_proj", "up_proj", "down_proj"], "all-linear"], ids=str)
+def test_experts_are_adapted_as_in_the_language_model(tmp_path, targets):
+    """Their projections are one parameter of all experts, which PEFT finds by the type of the model."""
+    from transformers import AutoModelForCausalLM
+
+    from gpm_hf import load_preference_model
+
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "decoder_sparse_step": 1}
+    base = save_backbone(tmp_path / "base", "qwen3_moe", **experts)
+
+    def adapted(model):
+        names = (name for name, _ in model.named_parameters() if "lora_A" in name)
+        return {name.split(".lora_A")[0].split("layers.")[-1] for name in names}
+
+    config = peft.LoraConfig(r=2, target_modules=targets)
+    alone = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), copy.deepcopy(config))
+    trainer = make_trainer(tmp_path / "out", base, embedding_dim=4, peft_config=config)
+    assert adapted(trainer.model) == adapted(alone)
+    assert any("experts" in name for name in adapted(trainer.model))
+    trainer.train()
+    trainer.save_model()
+    expected = trainer.gpm.preference_scores(build_tokenizer(), *QUESTION)
+    found = load_preference_model(str(tmp_path / "out")).preference_scores(build_tokenizer(), *QUESTION)
+    assert torch.allclose(found, expected, atol=1e-5)
