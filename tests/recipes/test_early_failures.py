@@ -122,3 +122,37 @@ def test_a_half_scored_file_is_not_finished_by_another_scorer(world, tmp_path, m
         run(world, tmp_path, iterations=1, scorer="random")
     with pytest.raises(ValueError, match=r"scorer was 'random', is .*remove .*scored.jsonl.parts and all"):
         run(world, tmp_path, iterations=1)
+
+
+def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch):
+    from gpm_hf.evaluation.cyclic import CyclicResult, PromptCounts
+    from gpm_hf.recipes import table1
+
+    trained = []
+
+    def judged(*arguments):
+        trained.append(arguments[2]["data"])
+        return CyclicResult([PromptCounts(3, 3, 1, 1, 2)], None)
+
+    monkeypatch.setattr(table1, "_systematic", judged)
+    monkeypatch.setattr(table1, "_real", judged)
+    rings = tmp_path / "rings.jsonl"
+    options = {"base": "any", "dimensions": [2], "seeds": [0], "rings": str(rings)}
+    with pytest.raises(FileNotFoundError, match=r"rings\.jsonl"):
+        table1.run_table1(tmp_path / "out", **options)
+    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b"]}))
+    with pytest.raises(ValueError, match="ring"):
+        table1.run_table1(tmp_path / "out", **options)
+    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "c"]}))
+    with pytest.raises(ValueError, match="No row|COLUMN=VALUE"):
+        table1.run_table1(tmp_path / "out", **options, keep="judge=me")
+    for wrong, message in (({"dimensions": [2, 3]}, "not possible"), ({"seeds": []}, "no seeds")):
+        with pytest.raises(ValueError, match=message):
+            table1.run_table1(tmp_path / "out", **{**options, **wrong})
+    assert not trained and not (tmp_path / "out").exists()
+    table1.run_table1(tmp_path / "out", **options)
+    assert len(trained) == 6
+    # Other rings in a file of the same name are other rings: what is not theirs is kept.
+    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "d"]}))
+    table1.run_table1(tmp_path / "out", **options)
+    assert trained[6:] == ["real", "real", "real, ranked"]

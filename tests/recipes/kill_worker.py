@@ -1,0 +1,187 @@
+"""
+Kills a command ten times at random moments, and runs it again each time: `python kill_worker.py FOLDER COMMAND`.
+
+The command runs in forks of this process, which has all imports, so that a start takes no time. FOLDER holds the
+models and data that the test has made. Prints the number of kills, and raises where the files of a run that was killed
+differ from those of one that was not.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+KILLS = 10
+
+
+def arguments(command, folder, output):
+    """A command line that writes into a folder, on small data."""
+    gpm, policy = str(folder / "gpm"), str(folder / "policy")
+    sampling = ["--max-new-tokens", "4", "--shard-size", "2", "--device", "cpu"]
+    scored = ["--input", str(folder / "pairs.jsonl"), "--output", f"{output}/out.jsonl", "--chunk-size", "4"]
+    heads = ["--base", policy, "--dimensions", "2", "--seeds", "0", "--output", str(output)]
+    return {
+        "score": ["score", gpm, *scored, "--device", "cpu"],
+        "rank": ["rank", gpm, *scored, "--device", "cpu"],
+        "answer": [
+            "answer",
+            policy,
+            "--prompts",
+            str(folder / "prompts.jsonl"),
+            "--name",
+            "p",
+            *sampling,
+            "--output",
+            f"{output}/out.json",
+        ],
+        "best-of-n": [
+            "best-of-n",
+            policy,
+            "--scorer",
+            f"gpm:{gpm}",
+            "--input",
+            str(folder / "prompts.jsonl"),
+            "--n",
+            "2",
+            *sampling,
+            "--output",
+            f"{output}/out.jsonl",
+        ],
+        "iterate": [
+            "iterate",
+            policy,
+            "--scorer",
+            f"gpm:{gpm}",
+            "--prompts",
+            str(folder / "prompts.jsonl"),
+            "--iterations",
+            "2",
+            "--num_generations",
+            "2",
+            "--max_new_tokens",
+            "4",
+            "--shard_size",
+            "4",
+            "--output",
+            str(output),
+            "--use_cpu",
+            "--bf16",
+            "false",
+            "--report_to",
+            "none",
+            "--max_steps",
+            "4",
+            "--save_steps",
+            "1",
+            "--gradient_checkpointing",
+            "false",
+            "--disable_tqdm",
+            "true",
+        ],
+        "build-cyclic": ["build-cyclic", str(folder / "ratings.jsonl"), f"{output}/built", "--num-proc", "1"],
+        "table1": ["table1", *heads, "--rings", str(folder / "rings.jsonl")],
+        "ablation": ["eval", "ablation", *heads],
+    }[command]
+
+
+def result(output):
+    """What a run wrote: all files by name but those that say how long it took, and what a kill left in hiding."""
+    timed = ("trainer_state.json", "results.jsonl", "ablation.csv", "ablation.png", "gpm_run.json", "README.md")
+    found = {}
+    for path in sorted(output.rglob("*")):
+        name = path.relative_to(output)
+        hidden = any(part.startswith(".") or part == "last_run" for part in name.parts)
+        if path.is_file() and not hidden and path.name not in timed and path.suffix not in (".bin", ".lock"):
+            found[str(name)] = path.read_bytes()
+    return found
+
+
+def start(command, folder, output):
+    """A fork that runs the command; its states are kept in the output's folder alone."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            log = os.open(str(folder / f"{command}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            make_small(output)
+            from gpm_hf.cli import main
+
+            code = main(arguments(command, folder, output))
+        finally:
+            os._exit(code)
+    return child
+
+
+def make_small(output):
+    """Recipes that take a second."""
+    import datasets
+
+    from gpm_hf.recipes import ablation, table1
+
+    datasets.config.HF_DATASETS_CACHE = Path(f"{output}.cache")
+    for module in (ablation, table1):
+        module.TRAIN_PROMPTS, module.TEST_PROMPTS = 8, 5
+        module.SYSTEMATIC_RECIPE = {"max_steps": 5, "learning_rate": 1e-2, "per_device_train_batch_size": 8}
+    table1.REAL_RECIPE = {"max_steps": 5, "learning_rate": 1e-2, "per_device_train_batch_size": 8}
+
+
+def finished(child):
+    """Waits for a fork, and makes sure that it ended well."""
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise RuntimeError(f"The command ended with {os.waitstatus_to_exitcode(status)}.")
+
+
+def main(folder, command):
+    """See above."""
+    begin = time.monotonic()
+    (folder / "whole").mkdir()
+    finished(start(command, folder, folder / "whole"))
+    seconds = time.monotonic() - begin
+    whole = result(folder / "whole")
+    assert whole, "nothing was written"
+    dice, kills, run = random.Random(0), 0, 0
+    while kills < KILLS:
+        output = folder / f"run-{run}"
+        run += 1
+        output.mkdir()
+        done = False
+        while not done and kills < KILLS:
+            child = start(command, folder, output)
+            time.sleep(dice.uniform(0, seconds))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            done = not os.WIFSIGNALED(status)
+            kills += not done
+        if not done:
+            finished(start(command, folder, output))
+        found = result(output)
+        differ = sorted(name for name in {*whole, *found} if whole.get(name) != found.get(name))
+        assert not differ, f"after {kills} kills these differ: {differ}"
+    print(json.dumps({"command": command, "kills": kills, "runs": run, "seconds": round(seconds, 1)}))
+
+
+if __name__ == "__main__":
+    # All that the commands import, once.
+    import datasets
+    import trl
+
+    import gpm_hf.recipes.ablation
+    import gpm_hf.recipes.iterate
+    import gpm_hf.recipes.table1  # noqa: F401
+    from gpm_hf.training import GPMRewardTrainer, OfflineGPOTrainer  # noqa: F401
+
+    assert datasets and trl
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,57 @@
+"""Ten kills at random moments of each long command: the same command again ends with the same bytes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import build_gpm, build_tokenizer, save_backbone
+
+COMMANDS = ("score", "rank", "answer", "best-of-n", "iterate", "build-cyclic", "table1", "ablation")
+
+
+def write(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def ratings(number):
+    """A row of UltraFeedback's form, whose three responses beat each other in a ring."""
+    aspects = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+    own = [(5, 3, 1, 4), (3, 1, 5, 3), (1, 5, 3, 2), (4, 4, 4, 1)]
+    return {
+        "instruction": f"Question {number}?",
+        "completions": [
+            {
+                "response": f"{number}: {place}",
+                "annotations": {aspect: {"Rating": str(rating)} for aspect, rating in zip(aspects, marks)},
+            }
+            for place, marks in enumerate(own)
+        ],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ten_kills_change_nothing(tmp_path, command):
+    build_gpm(embedding_dim=4).save_pretrained(tmp_path / "gpm")
+    build_tokenizer().save_pretrained(tmp_path / "gpm")
+    save_backbone(tmp_path / "policy")
+    write(tmp_path / "prompts.jsonl", [{"prompt": f"Question {n}?"} for n in range(12)])
+    pairs = [{"prompt": f"Q{n}?", "chosen": "a" * (n % 7 + 1), "rejected": "b"} for n in range(60)]
+    write(tmp_path / "pairs.jsonl", pairs)
+    write(tmp_path / "rings.jsonl", [{"prompt": f"Q{n}?", "responses": [f"{n}a", f"{n}b", f"{n}c"]} for n in range(6)])
+    write(tmp_path / "ratings.jsonl", [ratings(n) for n in range(40)])
+    worker = Path(__file__).with_name("kill_worker.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, str(worker), str(tmp_path), command], env=environment, capture_output=True, text=True
+    )
+    log = tmp_path / f"{command}.log"
+    assert done.returncode == 0, done.stderr[-2000:] + (log.read_text()[-2000:] if log.exists() else "")
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(found)
+    assert found["kills"] == 10
