@@ -6,7 +6,6 @@ models and data that the test has made. Prints the number of kills, and raises w
 differ from those of one that was not.
 """
 
-import contextlib
 import json
 import os
 import random
@@ -142,6 +141,18 @@ def finished(child):
         raise RuntimeError(f"The command ended with {os.waitstatus_to_exitcode(status)}.")
 
 
+def ended_by(child, deadline):
+    """Whether a fork ended, and well, before a moment."""
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            if os.waitstatus_to_exitcode(status) != 0:
+                raise RuntimeError(f"The command ended with {os.waitstatus_to_exitcode(status)}.")
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def main(folder, command):
     """See above."""
     begin = time.monotonic()
@@ -158,11 +169,10 @@ def main(folder, command):
         done = False
         while not done and kills < KILLS:
             child = start(command, folder, output)
-            time.sleep(dice.uniform(0, seconds))
-            with contextlib.suppress(ProcessLookupError):
+            done = ended_by(child, time.monotonic() + dice.uniform(0, seconds))
+            if not done:
                 os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            done = not os.WIFSIGNALED(status)
+                os.waitpid(child, 0)
             kills += not done
         if not done:
             finished(start(command, folder, output))

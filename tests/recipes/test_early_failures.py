@@ -144,7 +144,7 @@ def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch
     with pytest.raises(ValueError, match="ring"):
         table1.run_table1(tmp_path / "out", **options)
     rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "c"]}))
-    with pytest.raises(ValueError, match="No row|COLUMN=VALUE"):
+    with pytest.raises(ValueError, match=r"No row|COLUMN=VALUE"):
         table1.run_table1(tmp_path / "out", **options, keep="judge=me")
     for wrong, message in (({"dimensions": [2, 3]}, "not possible"), ({"seeds": []}, "no seeds")):
         with pytest.raises(ValueError, match=message):
