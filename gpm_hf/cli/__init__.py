@@ -4,7 +4,7 @@ import argparse
 import sys
 import warnings
 
-from gpm_hf.cli import conversion, data, evaluation, hub, inspection, policies, recipes, scoring, self_play
+from gpm_hf.cli import conversion, data, evaluation, hub, inspection, policies, recipes, scoring, self_play, training
 from gpm_hf.cli.common import check_options
 from gpm_hf.cli.outputs import check_outputs
 
@@ -15,8 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="gpm-hf",
         description="Preference models that can hold cycles: demonstrate, build data, score, compare, rank, evaluate.",
     )
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(dest="command", required=True)
-    for part in (recipes, policies, data, scoring, inspection, self_play, evaluation, hub, conversion):
+    for part in (recipes, training, policies, data, scoring, inspection, self_play, evaluation, hub, conversion):
         part.add_commands(commands)
     options = parser.parse_args(arguments)
     # What the libraries below will do in their next version is no news to whoever types a command.
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         check_outputs(options)
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
+        if options.debug:
+            raise
         message = str(error)
         if "401" in message:
             message += "\nLog in with `hf auth login`, or set HF_TOKEN."

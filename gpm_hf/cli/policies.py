@@ -15,7 +15,7 @@ def add_commands(commands: Any) -> None:
         "iterate",
         help="align a policy in several iterations: sample, score, learn, go on",
         description="Aligns a policy in several iterations: it answers prompts, a preference model scores the "
-        "answers, it learns from them. Goes on where an interrupted run was. `accelerate launch trainers/iterate.py` "
+        "answers, it learns from them. Goes on where an interrupted run was. `gpm-hf train iterate` "
         "is the same on several devices.",
     )
     iterate.add_argument("policy", help="Hub id or folder of the policy to start from (one .gguf file will do)")

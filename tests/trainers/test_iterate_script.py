@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import runpy
 import shutil
 import signal
 import subprocess
@@ -37,9 +36,12 @@ def world(tmp_path_factory):
 def parse(*arguments):
     from trl import TrlParser
 
-    script = runpy.run_path(str(SCRIPT), run_name="iterate")
-    parser = TrlParser((script["IterateConfig"], script["OfflineGPOConfig"]))
-    return script["main"], parser.parse_args_and_config([*map(str, arguments)], fail_with_unknown_args=True)
+    from gpm_hf.recipes.iterate_config import IterateConfig
+    from gpm_hf.scripts.iterate import main
+    from gpm_hf.training import OfflineGPOConfig
+
+    parser = TrlParser((IterateConfig, OfflineGPOConfig))
+    return main, parser.parse_args_and_config([*map(str, arguments)], fail_with_unknown_args=True)
 
 
 def test_the_recipe_says_the_papers_settings():

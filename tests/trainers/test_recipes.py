@@ -1,7 +1,6 @@
 """The recipes in trainers/configs: what they say, and that each one starts on a tiny model and tiny data."""
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,11 @@ def parse(recipe, *arguments):
     from trl import ModelConfig, TrlParser
 
     from gpm_hf import GPMRewardConfig
+    from gpm_hf.scripts.reward import RewardScriptArguments, main
 
-    script = runpy.run_path(str(ROOT / "trainers" / "reward.py"), run_name="reward")
-    parser = TrlParser((script["RewardScriptArguments"], GPMRewardConfig, ModelConfig))
+    parser = TrlParser((RewardScriptArguments, GPMRewardConfig, ModelConfig))
     arguments = ["--config", str(recipe), "--use_cpu", "--bf16", "false", *map(str, arguments)]
-    return script["main"], parser.parse_args_and_config(arguments, fail_with_unknown_args=True)
+    return main, parser.parse_args_and_config(arguments, fail_with_unknown_args=True)
 
 
 @pytest.fixture

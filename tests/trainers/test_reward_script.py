@@ -20,6 +20,21 @@ def launch(*arguments):
     return subprocess.run([*command, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+def test_the_command_trains_from_any_folder(tmp_path):
+    """In one process, with a shipped configuration; the package is all that it needs."""
+    from gpm_hf import load_preference_model
+
+    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in ring_rows()))
+    command = [sys.executable, "-m", "gpm_hf.cli", "train", "reward", "--config_file", "ddp", "--num_processes", "1"]
+    command += ["--model_name_or_path", save_backbone(tmp_path / "backbone"), "--dataset_name", "pairs.jsonl"]
+    command += ["--mixed_precision", "no", "--output_dir", "out", "--max_steps", "1", "--use_cpu", "--bf16", "false"]
+    finished = subprocess.run(
+        [*command, "--report_to", "none"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert load_preference_model(str(tmp_path / "out")).config.embedding_dim == 6
+
+
 def test_flags_and_yaml_train_and_save(tmp_path):
     from gpm_hf import load_preference_model, load_tokenizer
 

@@ -1,0 +1,62 @@
+"""`gpm-hf train`: the launch scripts through accelerate's launcher, from anywhere."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+KINDS = {
+    "reward": "a preference model (or a Bradley-Terry reward model)",
+    "gpo": "a policy by online General Preference Optimization",
+    "offline-gpo": "a policy on responses that are scored already",
+    "iterate": "a policy in several iterations of sampling, scoring and training",
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `train`."""
+    parser = commands.add_parser(
+        "train",
+        help="train a preference model or a policy",
+        description="Starts a launch script through accelerate's launcher. The launcher's options (--config_file, a "
+        "file or one of ddp, fsdp2, zero2, zero3; --num_processes, ...) may stand anywhere among the script's own, "
+        "which `gpm-hf train KIND --help` lists.",
+        epilog="; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
+    )
+    parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="of the launcher and of the script")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    launcher, script = split_options(options.options)
+    module = f"gpm_hf.scripts.{options.kind.replace('-', '_')}"
+    launch_command(launch_command_parser().parse_args([*launcher, "--module", module, *script]))
+
+
+def split_options(options: list[str]) -> tuple[list[str], list[str]]:
+    """
+    The launcher's options and the script's. A configuration that is no file is one that the package ships.
+
+    Raises:
+        FileNotFoundError: a configuration that is neither.
+    """
+    from gpm_hf.templates import launcher_config
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config_file")
+    names = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
+    for name in (*names, "mixed_precision", "dynamo_backend"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--multi_gpu", action="store_true")
+    found, script = parser.parse_known_args(options)
+    launcher = []
+    for name, value in vars(found).items():
+        if name == "config_file" and value is not None and not Path(value).is_file():
+            value = launcher_config(value)
+        if value is True:
+            launcher.append(f"--{name}")
+        elif value:
+            launcher += [f"--{name}", value]
+    return launcher, script

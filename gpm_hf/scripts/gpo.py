@@ -1,0 +1,104 @@
+"""
+Trains a policy against a preference model by online General Preference Optimization.
+
+    accelerate launch --config_file trainers/configs/zero2.yaml trainers/gpo.py \
+        --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct \
+        --preference_model_name_or_path my-name/my-gpm \
+        --dataset_name trl-lib/ultrafeedback-prompt \
+        --num_generations 4 --output_dir runs/gpo
+
+`--config FILE.yaml` reads any of the options from a file, `--use_peft` trains LoRA adapters, `--push_to_hub` uploads
+the result, `--resume_from_checkpoint FOLDER` goes on with an interrupted run. The data set may be a local `.jsonl`
+file with a `prompt` per line, and the policy a folder with one `.gguf` file. `--reward_funcs module.function` adds
+TRL reward functions. `--opponent reference` scores the responses against another policy's (the data set's
+`opponent_responses`, or samples of the initial policy) and `--opponent mixture --mixture_coef 0.5` against samples of
+Nash-MD's mixture, instead of against each other.
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+
+from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer, load_tokenizer
+from gpm_hf.data.loading import load_splits, split_of
+from gpm_hf.evaluation.plots import plot_policy_progress
+from gpm_hf.hub.local_paths import without_paths
+from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
+
+
+@dataclass
+class GPOScriptArguments(ScriptArguments):
+    """TRL's script arguments and the preference."""
+
+    preference_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Preference model (or a sequence-classification reward model): a Hub id or a folder."},
+    )
+    reward_funcs: list[str] | None = field(
+        default=None, metadata={"help": "Reward functions by their import paths, such as trl.rewards.accuracy_reward."}
+    )
+
+
+def import_function(path: str):
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_args: ModelConfig) -> None:
+    if script_args.dataset_name is None:
+        raise ValueError("--dataset_name is needed: a data set of the Hub, or a local .jsonl file.")
+    dataset = load_splits(
+        script_args.dataset_name, script_args.dataset_config, streaming=script_args.dataset_streaming
+    )
+    model, tokenizer = model_args.model_name_or_path, None
+    if "gguf_file" in with_gguf_file(model, {}):
+        model, tokenizer = load_gguf_language_model(model, dtype=model_args.dtype), load_tokenizer(model)
+    else:
+        training_args.model_init_kwargs = {
+            "revision": model_args.model_revision,
+            "attn_implementation": model_args.attn_implementation,
+            "dtype": model_args.dtype,
+            **(training_args.model_init_kwargs or {}),
+        }
+    evaluates = training_args.eval_strategy != "no"
+    trainer = OnlineGPOTrainer(
+        model=model,
+        processing_class=tokenizer,
+        preference_model=script_args.preference_model_name_or_path,
+        args=training_args,
+        train_dataset=split_of(dataset, script_args.dataset_train_split),
+        eval_dataset=split_of(dataset, script_args.dataset_test_split) if evaluates else None,
+        reward_funcs=[import_function(path) for path in script_args.reward_funcs or []],
+        quantization_config=get_quantization_config(model_args),
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    trainer.save_model(training_args.output_dir)
+    trainer.save_state()
+    card: dict = {"dataset_name": script_args.dataset_name}
+    if training_args.win_rate_prompts and trainer.is_world_process_zero():
+        picture = Path(training_args.output_dir, "progress.png")
+        plot_policy_progress(picture, trainer.state.log_history, without_paths(model_args.model_name_or_path))
+        card["plots"] = {picture.name: "Win rate against the initial policy, KL divergence from it, and length."}
+    trainer.create_model_card(**card)
+    trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
+    if training_args.push_to_hub:
+        trainer.push_to_hub(**card)
+    # The main process may still be writing: none leaves before.
+    trainer.accelerator.wait_for_everyone()
+    trainer.end()
+
+
+def run() -> None:
+    """Trains by what the command line says."""
+    main(
+        *TrlParser((GPOScriptArguments, OnlineGPOConfig, ModelConfig)).parse_args_and_config(
+            fail_with_unknown_args=True
+        )
+    )
+
+
+if __name__ == "__main__":
+    run()

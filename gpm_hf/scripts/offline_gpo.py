@@ -1,0 +1,102 @@
+"""
+Trains a policy offline on responses that it sampled and a preference model scored: GPO, SPPO, LN-GPO or REBEL.
+
+    accelerate launch --config_file trainers/configs/zero2.yaml trainers/offline_gpo.py \
+        --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct \
+        --dataset_name scored.jsonl --selection all_responses --loss_type gpo --output_dir runs/offline-gpo
+
+The data are scored groups (`prompt`, `responses`, `scores`; see gpm_hf/data/policy_data.py), out of which
+`--selection` makes pairs or single responses, or rows that are made already. `--config FILE.yaml` reads any of the
+options from a file, `--use_peft` trains LoRA adapters, `--push_to_hub` uploads the result, `--resume_from_checkpoint
+FOLDER` goes on with an interrupted run. The policy may be a folder with one `.gguf` file.
+"""
+
+from dataclasses import dataclass, field
+
+from datasets import Dataset
+from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+
+from gpm_hf import load_tokenizer
+from gpm_hf.data.loading import load_splits, split_of
+from gpm_hf.data.policy_data import PAIR_RULES, all_responses, select_pairs
+from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
+from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
+
+
+@dataclass
+class OfflineGPOScriptArguments(ScriptArguments):
+    """TRL's script arguments, what to make of scored groups, and who scored them."""
+
+    selection: str = field(
+        default="mean",
+        metadata={
+            "help": "What to learn from of each scored group: the pair of highest and lowest mean score, the von "
+            "Neumann winner with its worst reply, all pairs weighted, or all responses.",
+            "choices": [*PAIR_RULES, "all_responses"],
+        },
+    )
+    with_policy_log_probs: bool = field(
+        default=False, metadata={"help": "Take the reference's log-probabilities from the data's `policy_log_probs`."}
+    )
+    preference_name: str | None = field(default=None, metadata={"help": "Who scored the responses, for the card."})
+
+
+def select_rows(rows, script_args: OfflineGPOScriptArguments) -> Dataset:
+    if "responses" not in rows.column_names:
+        return rows
+    if script_args.selection == "all_responses":
+        return all_responses(rows, script_args.with_policy_log_probs)
+    return select_pairs(rows, script_args.selection, script_args.with_policy_log_probs)
+
+
+def main(script_args: OfflineGPOScriptArguments, training_args: OfflineGPOConfig, model_args: ModelConfig) -> None:
+    if script_args.dataset_name is None:
+        raise ValueError("--dataset_name is needed: a data set of the Hub, or a local .jsonl file.")
+    if script_args.dataset_streaming:
+        raise ValueError("--dataset_streaming is not possible: references are computed before the training.")
+    dataset = load_splits(script_args.dataset_name, script_args.dataset_config)
+    model, tokenizer = model_args.model_name_or_path, None
+    if "gguf_file" in with_gguf_file(model, {}):
+        model, tokenizer = load_gguf_language_model(model, dtype=model_args.dtype), load_tokenizer(model)
+    else:
+        training_args.model_init_kwargs = {
+            "revision": model_args.model_revision,
+            "attn_implementation": model_args.attn_implementation,
+            "dtype": model_args.dtype,
+            **(training_args.model_init_kwargs or {}),
+        }
+    evaluates = training_args.eval_strategy != "no"
+    test_rows = split_of(dataset, script_args.dataset_test_split) if evaluates else None
+    trainer = OfflineGPOTrainer(
+        model=model,
+        processing_class=tokenizer,
+        args=training_args,
+        train_dataset=select_rows(split_of(dataset, script_args.dataset_train_split), script_args),
+        eval_dataset=None if test_rows is None else select_rows(test_rows, script_args),
+        preference_name=script_args.preference_name,
+        quantization_config=get_quantization_config(model_args),
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
+    trainer.save_model(training_args.output_dir)
+    trainer.save_state()
+    trainer.create_model_card(dataset_name=script_args.dataset_name)
+    trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
+    if training_args.push_to_hub:
+        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    # The main process may still be writing: none leaves before.
+    trainer.accelerator.wait_for_everyone()
+    trainer.end()
+
+
+def run() -> None:
+    """Trains by what the command line says."""
+    main(
+        *TrlParser((OfflineGPOScriptArguments, OfflineGPOConfig, ModelConfig)).parse_args_and_config(
+            fail_with_unknown_args=True
+        )
+    )
+
+
+if __name__ == "__main__":
+    run()
