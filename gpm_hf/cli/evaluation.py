@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from gpm_hf.cli import evaluation_best_of, evaluation_pairs, evaluation_policies, recipes
 from gpm_hf.cli.common import load_model, model_command
 from gpm_hf.cli.outputs import writes
-from gpm_hf.hub.results import save_result
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.cyclic import CyclicResult
@@ -62,6 +61,8 @@ def _cyclic(options: argparse.Namespace) -> None:
     if options.output:
         data = Path(options.dataset).name if Path(options.dataset).exists() else options.dataset
         data = ", ".join(part for part in (data, options.config, options.split, options.keep) if part)
+        from gpm_hf.hub.results import save_result
+
         save_result(options.output, options.model, "cyclic", data, result.to_dict(), options.picture)
     if options.picture:
         _draw_cycles(options.picture, rows, model, tokenizer)

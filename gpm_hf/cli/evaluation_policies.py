@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from gpm_hf.cli.evaluation_scorers import load_scorers, store_of
 from gpm_hf.cli.outputs import refuse_existing, writes
 from gpm_hf.files import written_whole
-from gpm_hf.hub.results import model_digest, save_result
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.policy_answers import PolicyAnswers
@@ -139,6 +138,8 @@ def _win_rates(options: argparse.Namespace) -> None:
     for name, folder in cards.items():
         numbers = result.card_numbers(name, options.baseline)
         data = f"{_data_name(result)}, against {options.baseline}, judged by {_judge_name(options.scorers[0])}"
+        from gpm_hf.hub.results import save_result
+
         save_result(folder / "results" / "win_rates.json", folder, "win-rates", data, numbers)
 
 
@@ -161,6 +162,8 @@ def _card_folders(options: argparse.Namespace, names: list[str]) -> dict[str, Pa
             raise ValueError(f"--card {given}: give NAME=FOLDER.")
         if name not in names or name == options.baseline:
             raise ValueError(f"--card {given}: {name!r} is none of the policies that are compared with the baseline.")
+        from gpm_hf.hub.results import model_digest
+
         model_digest(folder)
         found[name] = Path(folder)
     return found
@@ -337,4 +340,6 @@ def _lm_eval(options: argparse.Namespace) -> None:
             f"first {options.limit} of each" if options.limit else None,
             "with the chat template" if options.apply_chat_template else None,
         ]
+        from gpm_hf.hub.results import save_result
+
         save_result(options.output, options.model, "lm-eval", ", ".join(filter(None, parts)), numbers)

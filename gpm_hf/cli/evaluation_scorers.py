@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.outputs import writes
 from gpm_hf.files import written_whole
-from gpm_hf.hub.results import model_digest, save_result
 
 if TYPE_CHECKING:
     from gpm_hf.scoring import Scorer
@@ -126,6 +125,8 @@ def _name_of(spec: str, options: argparse.Namespace) -> str:
     details = [detail for detail in (options.revision, options.dtype) if detail]
     folder = _folder_of(spec)
     if folder is not None and any(folder.glob("*.safetensors")):
+        from gpm_hf.hub.results import model_digest
+
         details.append(f"files {model_digest(folder)[:12]}")
     elif folder is not None and options.store:
         raise FileNotFoundError(
@@ -237,6 +238,8 @@ def write_output(
         rest = {name: value for name, value in answer.items() if name != "results"}
         result = {**answer["results"][0], **card_numbers[0], **rest}
         beside = picture is not None and picture.parent.resolve() == Path(options.output).parent.resolve()
+        from gpm_hf.hub.results import save_result
+
         save_result(
             options.output, folder, evaluation, data_name(options), result, picture=picture if beside else None
         )
