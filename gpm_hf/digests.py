@@ -38,5 +38,5 @@ def weights_digest(folder: str | Path, both_formats: bool = False) -> str:
         ValueError: for the weights of several models; see [`~gpm_hf.modeling.check_one_model`] for `both_formats`.
     """
     check_one_model(folder, both_formats)
-    found = sorted(path for path in Path(folder).iterdir() if is_weight_file(path.name))
+    found = sorted(path for path in Path(folder).glob("*") if is_weight_file(path.name))
     return joint_digest(found) if found else ""

@@ -1,11 +1,13 @@
 """What both trainers do with the Hub: a record of the run, a card written from it, and one commit."""
 
 import os
+from pathlib import Path
 
 from gpm_hf.digests import weights_digest
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.publishing import publish
 from gpm_hf.hub.record import RunRecord
+from gpm_hf.modeling import is_weight_file
 from gpm_hf.training.saving import OneModelMixin
 
 
@@ -38,9 +40,12 @@ class PublishingMixin(OneModelMixin):
         Raises:
             ValueError: where this run's model, as it now is, was not saved into the output folder.
         """
-        # TRL's checkpoints ask for one, when what lies in the output folder is of an earlier run.
-        if self.is_world_process_zero() and not self._saves_checkpoint:
-            if self._last_saved != self._saved_in(self.args.output_dir):
+        if self.is_world_process_zero():
+            if self._saves_checkpoint:
+                # TRL asks for a card then. Beside the weights of an earlier run it would be taken for theirs.
+                if any(is_weight_file(path.name) for path in Path(self.args.output_dir).glob("*")):
+                    return
+            elif self._last_saved != self._saved_in(self.args.output_dir):
                 raise ValueError(
                     f"{self.args.output_dir} does not hold the model as it now is, and a card tells of the weights "
                     "beside it: save it first, `trainer.save_model()`."
