@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import build_gpm
+from tests.conftest import build_gpm, build_tokenizer
 from tests.training.test_reward_trainer import batch_of, log_odds_by_hand, make_trainer, ring_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,6 @@ def test_bradley_terry_shares_whatever_the_sequences_begin_with(tmp_path):
     from datasets import Dataset
 
     from gpm_hf import GPMRewardTrainer
-    from tests.conftest import build_tokenizer
     from tests.training.test_reward_trainer import config
 
     texts = [("It is red and blue", "It is green"), ("It is red", "It is red and blue, a city")]
@@ -236,7 +235,7 @@ class TestRefusals:
 
         with pytest.raises(ValueError, match="you passed one of your own"):
             GPMRewardTrainer(
-                build_gpm(), config(tmp_path, packing=True), data_collator=list, processing_class="unused"
+                build_gpm(), config(tmp_path, packing=True), data_collator=list, processing_class=build_tokenizer()
             )
 
 
