@@ -89,7 +89,7 @@ def test_a_row_that_the_model_refuses_costs_its_own_chunk(capsys, folder, tmp_pa
     output = tmp_path / "out.jsonl"
     options = ["--output", output, "--chunk-size", 2]
     code, _, err = ask(capsys, "score", folder, "--input", data, *options)
-    assert code == 1 and "Row 6: " in err
+    assert code == 1 and "Row 6" in err
     parts = tmp_path / ".out.jsonl.parts"
     made = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.jsonl")}
     assert set(made) == {"000000000.jsonl", "000000001.jsonl"}

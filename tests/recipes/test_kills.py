@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import build_gpm, build_tokenizer, save_backbone
 
 # `rank` goes the way of `score`.
-COMMANDS = ("score", "answer", "best-of-n", "build-cyclic")
+COMMANDS = ("score", "answer", "best-of-n", "iterate", "build-cyclic")
 
 
 def write(path, rows):

@@ -100,7 +100,7 @@ def test_a_corrected_row_costs_its_own_shard_alone(tmp_path):
         return score(prompts, groups)
 
     wrong = [row | {"responses": ["bad", "b"]} if row["id"] == 21 else row for row in ROWS]
-    with pytest.raises(ValueError, match="Row 22: a bad response"):
+    with pytest.raises(ValueError, match=r"Row 22.*a bad response"):
         score_stream(wrong, strict, describe, tmp_path / "out.jsonl", {}, chunk_size=4)
     scored.clear()
     # Another row was corrected as well.
