@@ -173,5 +173,7 @@ def _rounding(config: dict[str, Any]) -> str:
 
     if config.get("model_type") != GPMConfig.model_type or "dtype" not in config:
         return ""
-    bound = rounding_bound(GPMConfig.from_dict(config), config["dtype"])
+    # Of the heads alone: a backbone may be known to code only that is not run here.
+    heads = GPMConfig.from_dict({**config, "text_config": {"model_type": "llama"}})
+    bound = rounding_bound(heads, config["dtype"])
     return "" if bound is None else f"{bound:.2g}"
