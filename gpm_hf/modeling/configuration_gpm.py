@@ -6,7 +6,7 @@ from transformers.configuration_utils import PretrainedConfig
 from .remote_backbone_gpm import backbone_config, is_remote
 from .template_date_gpm import UNKNOWN_DATE, checked_date
 
-MINIMUM_TRANSFORMERS = (5, 20)
+MINIMUM_TRANSFORMERS = (5, 23)
 
 # Here, because a saved model's configuration is the first of its code to be imported.
 if tuple(int(number) for number in __version__.split(".")[:2]) < MINIMUM_TRANSFORMERS:

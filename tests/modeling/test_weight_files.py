@@ -251,7 +251,7 @@ def test_the_code_in_a_folder_says_which_transformers_it_needs(base, tmp_path):
         text=True,
         timeout=60,
     )
-    needs = "A general preference model needs transformers 5.20 or newer"
+    needs = "A general preference model needs transformers 5.23 or newer"
     assert done.stdout.strip() == f"{needs}, and this is 4.57.1: `pip install -U transformers`.", done.stderr[-2000:]
 
 
