@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     for part in (recipes, training, policies, data, scoring, inspection, self_play, evaluation, hub, conversion):
         part.add_commands(commands)
     options = parser.parse_args(arguments)
+    debug = vars(options).pop("debug")  # of no command
     # What the libraries below will do in their next version is no news to whoever types a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_outputs(options)
         options.run(options)
     except (ValueError, OSError, ImportError) as error:
-        if options.debug:
+        if debug:
             raise
         message = str(error)
         if "401" in message:

@@ -37,7 +37,7 @@ def load_preference_model(name_or_path, merge=False, **options):
     if kind != GPMConfig.model_type:
         raise ValueError(
             f"{name_or_path} is a {kind} language model, not a preference model. Train one from it with "
-            "`gpm-hf train reward --model_name_or_path ...`."
+            "`gpm-hf train reward --model_name_or_path ...` or trainers/reward.py."
         )
     return GPMForPreference.from_pretrained(name_or_path, **options).eval()
 

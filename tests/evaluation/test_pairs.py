@@ -64,7 +64,8 @@ def test_intervals_are_over_prompts():
     assert pairs_table([result]).splitlines()[2].startswith("| fake | 100.0% (100/100) |")
     rows += [pair(str(n), "a", "aa") for n in range(4)]
     low, high = score_pairs(rows, by_reward(len)).total.interval
-    assert low < 0.1 and high == 1.0
+    # The first prompt is drawn three times or more in 5.8% of resamples of five, four times in 0.7%; never in 33%.
+    assert (low, high) == (0, pytest.approx(300 / 302))
 
 
 def test_refused_rows_are_named_by_id():
