@@ -97,5 +97,6 @@ def _kind_of(name: str, options: dict) -> str:
     raise ValueError(
         f"{name} is neither a general preference model nor a sequence classification model, but a {config.model_type} "
         f"({', '.join(config.architectures or []) or 'of no stated architecture'}). A language model that judges "
-        f"pairs is judge:{name}; a preference model is trained from one by `gpm-hf train reward` or trainers/reward.py."
+        f"pairs is judge:{name}; a preference model is trained from one by `gpm-hf train reward` or "
+        "trainers/reward.py."
     )

@@ -508,6 +508,7 @@ CONVERT = """
 """
 
 
+@pytest.mark.slow
 def test_from_the_hub(hub_server, converted, tmp_path):
     source, folder, _ = converted
     push = tmp_path / "push"

@@ -73,6 +73,7 @@ def test_a_folder_with_files_is_not_touched(built, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_push_and_load_all_configurations(hub_server, built, tmp_path):
     copy = save_cyclic_dataset(built, tmp_path / "named", "made up", repo="alice/cyclic")
     (block,) = re.findall(r"```python\n(.*?)```", (copy / "README.md").read_text(), re.DOTALL)
@@ -106,6 +107,7 @@ def test_push_and_load_all_configurations(hub_server, built, tmp_path):
         run_python(hub_server, load)
 
 
+@pytest.mark.slow
 def test_a_second_upload_leaves_no_file_of_the_first(hub_server, folder, tmp_path):
     rows = [row("q", *[(*ratings, "1") for ratings in RING_OF_THREE])]
     second = save_cyclic_dataset(build_cyclic_dataset(rows), tmp_path / "second", "made up")

@@ -113,6 +113,7 @@ LOAD = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names, token", [(["gpm"], "hf_alice"), (["bt", "merged"], None)], ids=["private", "public"])
 def test_a_stranger_loads_in_one_line_at_a_pinned_commit(hub, trained, names, token):
     pinned = json.dumps({f"alice/{name}": hub.repo(f"alice/{name}").resolve("main").oid for name in names})
@@ -160,6 +161,7 @@ def shown(hub, trained):
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpm", "bt", "lora", "lora-of-gpm", "merged"])
 def test_the_cards_usage_blocks_run_and_give_the_models_scores(shown, trained, name):
     assert isinstance(shown[name], list), shown[name]
@@ -196,6 +198,7 @@ def test_what_is_uploaded_and_what_is_not(hub, trained):
     assert hub.repo("alice/gpm").private and not hub.repo("alice/bt").private
 
 
+@pytest.mark.slow
 def test_a_private_model_is_refused_without_a_token(hub, trained):
     load = """
         from gpm_hf.cli import main

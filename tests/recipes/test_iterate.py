@@ -135,6 +135,7 @@ def test_each_iteration_takes_its_own_prompts(world, tmp_path):
         run(world, tmp_path / "more", prompts_per_iteration=5)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(world, tmp_path, monkeypatch):
     from gpm_hf.generation import PolicySampler
     from gpm_hf.scoring import GPMScorer
@@ -171,6 +172,7 @@ def test_what_is_done_is_not_done_again(world, tmp_path, monkeypatch):
     assert calls == {"sample": 9, "score": 12, "train": 4}
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_last_whole_checkpoint(world, tmp_path, monkeypatch):
     from transformers import TrainerCallback
 

@@ -55,6 +55,7 @@ def test_the_recipe_says_the_papers_settings():
     assert (ROOT / comment.split("--config_file ")[1].split()[0]).is_file()
 
 
+@pytest.mark.slow
 def test_the_recipe_starts_on_a_tiny_model(world, tmp_path):
     main, parsed = parse(
         "--config", RECIPE, "--policy", world / "policy", "--scorer", f"gpm:{world / 'gpm'}", "--prompts",
