@@ -3,7 +3,7 @@
 # DPOTrainer takes a data set that has token ids already (prompt_ids, chosen_ids, rejected_ids) beside the messages,
 # and replaces them by a new rendering, without a word. A comment in its `evaluate` says that tokenised data sets are
 # left as they are. Whoever stored the ids that a policy sampled trains on other ones.
-# Seen: chosen_ids given [9]; in trainer.train_dataset [5, 4, 3] (what the template makes of the message).
+# Seen: chosen_ids given [9]; in trainer.train_dataset [4, 1], what the template makes of the message.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,6 +31,7 @@ torch.manual_seed(0)
 model = AutoModelForCausalLM.from_config(
     LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
 )
+model.save_pretrained("policy")
 row = {
     "prompt": [{"role": "user", "content": "why"}],
     "chosen": [{"role": "assistant", "content": "yes"}],
@@ -40,7 +41,7 @@ row = {
     "rejected_ids": [10],
 }
 args = DPOConfig("out", use_cpu=True, bf16=False, report_to="none")
-trainer = DPOTrainer(model=model, args=args, train_dataset=Dataset.from_list([row]), processing_class=tokenizer)
+trainer = DPOTrainer(model="policy", args=args, train_dataset=Dataset.from_list([row]), processing_class=tokenizer)
 kept = trainer.train_dataset[0]
 found = {name: kept[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
 print(found)
