@@ -379,12 +379,18 @@ class TestSequencesThatAreNoLists:
 
 
 class TestPartsOfATextThatATemplateDrops:
-    def test_said_once_and_scored_as_rendered(self, caplog):
+    def test_said_and_scored_as_rendered(self, monkeypatch):
+        from gpm_hf.modeling import template_gpm
         from tests.modeling.chat_templates import tokenizer_for
 
+        said = set()
+        monkeypatch.setattr(template_gpm.logger, "warning_once", said.add)
         r1 = tokenizer_for("deepseek_r1_distill")
-        group = encode_group(r1, QUESTION, ["<think>a</think>Paris.", "<think>b</think>Rome."])
-        assert group == encode_group(r1, QUESTION, ["Paris.", "Rome."])
+        whole = encode_group(r1, QUESTION, ["Paris.", "Rome."])
+        assert not said
+        assert encode_group(r1, QUESTION, ["<think>a</think>Paris.", "<think>b</think>Rome."]) == whole
+        (sentence,) = said  # the same for every row, so that it is printed once
+        assert "leaves out parts of the texts, such as reasoning before `</think>`" in sentence
 
     def test_responses_that_a_tokenizer_cannot_tell_apart(self):
         from tokenizers import normalizers
