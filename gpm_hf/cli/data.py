@@ -122,8 +122,8 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> Any:
-    from gpm_hf.data.loading import is_local, load_splits, split_of
     from gpm_hf.data.raw_rows import read_sure_rows
+    from gpm_hf.data.splits import is_local, load_splits, split_of
 
     if is_local(options.source, options.config):
         return (row for _, row in read_sure_rows(options.source, options.split, options.config))

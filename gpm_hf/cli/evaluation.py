@@ -10,7 +10,7 @@ from gpm_hf.cli.common import load_model, model_command
 from gpm_hf.cli.outputs import writes
 
 if TYPE_CHECKING:
-    from gpm_hf.evaluation.cyclic import CyclicResult
+    from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult
 
 
 def add_commands(commands: Any) -> None:
@@ -37,8 +37,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _cyclic(options: argparse.Namespace) -> None:
-    from gpm_hf.data.loading import load_splits, split_of
-    from gpm_hf.evaluation.cyclic import evaluate_cyclic, result_table
+    from gpm_hf.data.splits import load_splits, split_of
+    from gpm_hf.evaluation.benchmarks.ring_accuracy import evaluate_cyclic, result_table
 
     rows = split_of(load_splits(options.dataset, options.config, keep=options.keep), options.split)
     if not {"responses"} <= set(rows.column_names) and not {"chosen", "rejected"} <= set(rows.column_names):
@@ -71,7 +71,7 @@ def _cyclic(options: argparse.Namespace) -> None:
 
 
 def _interval_line(result: "CyclicResult") -> str:
-    from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS, interval_text
+    from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, interval_text
 
     prompts, interval = len(result.prompts), result.interval()
     if interval is None:
@@ -81,8 +81,8 @@ def _interval_line(result: "CyclicResult") -> str:
 
 def _draw_cycles(path: str, rows: Any, model: Any, tokenizer: Any, at_most: int = 9) -> None:
     """One cycle of each of the first prompts that have one."""
-    from gpm_hf.evaluation.cyclic import group_by_prompt
-    from gpm_hf.evaluation.plots import CyclePanel, plot_cycles
+    from gpm_hf.evaluation.benchmarks.ring_accuracy import group_by_prompt
+    from gpm_hf.evaluation.plots.preference_plots import CyclePanel, plot_cycles
     from gpm_hf.modeling import preference_matrix
 
     panels = []

@@ -86,7 +86,7 @@ def _read(options: argparse.Namespace, scorers: list["Scorer"]) -> tuple[list[di
 
 def _card_numbers(result: "RewardBench2Result") -> dict[str, Any]:
     """For a card: shares by subset with their intervals, Ties, and the average of the whole benchmark."""
-    from gpm_hf.evaluation.bootstrap import interval_list
+    from gpm_hf.evaluation.statistics.bootstrap import interval_list
 
     found: dict[str, Any] = {"rule": result.rule}
     for subset, (accuracy, interval, _) in result.accuracies.items():

@@ -47,7 +47,7 @@ def _outputs(options: argparse.Namespace) -> list[Any]:
 
 def _rewardbench(options: argparse.Namespace) -> None:
     from gpm_hf.evaluation import evaluate_rewardbench, rewardbench_table
-    from gpm_hf.evaluation.rewardbench_sections import check_subsets
+    from gpm_hf.evaluation.benchmarks.rewardbench_sections import check_subsets
 
     check_options(options)
     scorers = load_scorers(options)
@@ -68,7 +68,7 @@ def _rewardbench(options: argparse.Namespace) -> None:
 
 def _section_numbers(result: "RewardBenchResult") -> dict[str, Any]:
     """For a card. Only whole sections have the benchmark's numbers."""
-    from gpm_hf.evaluation.bootstrap import interval_list
+    from gpm_hf.evaluation.statistics.bootstrap import interval_list
 
     found: dict[str, Any] = {"accuracy_interval": interval_list(result.pairs.total.interval)}
     for name, section in result.sections.items():
@@ -175,7 +175,7 @@ def _cycles(options: argparse.Namespace, rows: list[dict], scorers: list) -> dic
 
 def _draw(options: argparse.Namespace, calibration: dict[str, Any], lengths: dict[str, Any]) -> Path:
     """The picture for a card."""
-    from gpm_hf.evaluation.report_plots import plot_accuracy_by_length, plot_reliability
+    from gpm_hf.evaluation.plots.report_plots import plot_accuracy_by_length, plot_reliability
 
     folder = Path(options.pictures)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from gpm_hf.cli.outputs import refuse_existing, writes
 from gpm_hf.files import written_whole
 
 if TYPE_CHECKING:
-    from gpm_hf.evaluation.policy_answers import PolicyAnswers
-    from gpm_hf.evaluation.win_rates import WinRates
+    from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers
+    from gpm_hf.evaluation.reports.win_rates import WinRates
 
 
 def add_kinds(kinds: Any) -> None:
@@ -117,7 +117,7 @@ def _outputs(options: argparse.Namespace) -> list[Any]:
 
 
 def _win_rates(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.win_rates import cycle_lines, empty_line, policy_table, win_rate_table
+    from gpm_hf.evaluation.reports.win_rates import cycle_lines, empty_line, policy_table, win_rate_table
 
     policies = _policies(options)
     cards = _card_folders(options, [policy.name for policy in policies])
@@ -144,7 +144,7 @@ def _win_rates(options: argparse.Namespace) -> None:
 
 
 def _intervals_line(result: "WinRates") -> str:
-    from gpm_hf.evaluation.bootstrap import MIN_CLUSTERS
+    from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS
 
     if len(result.prompts) < MIN_CLUSTERS:
         return f"No intervals: at least {MIN_CLUSTERS} prompts are needed."
@@ -184,7 +184,7 @@ def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["Pol
     The files, read before the scorer is loaded, so that what is wrong with them is said at once. As AlpacaEval has
     them the baseline, whose file has the benchmark's order, is first, and the others may lack answers.
     """
-    from gpm_hf.evaluation.policy_answers import on_prompts_of, same_prompts
+    from gpm_hf.evaluation.reports.policy_answers import on_prompts_of, same_prompts
 
     for name in ("batch_size", "chunk_size"):
         if vars(options)[name] < 1:
@@ -200,7 +200,7 @@ def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["Pol
 
 
 def _measure(options: argparse.Namespace, policies: list["PolicyAnswers"]) -> "WinRates":
-    from gpm_hf.evaluation.win_rates import measure_win_rates
+    from gpm_hf.evaluation.reports.win_rates import measure_win_rates
 
     count_tokens = None
     if vars(options).get("tokenizer"):
@@ -218,8 +218,8 @@ def _token_counter(tokenizer: Any) -> Callable[[str], int]:
 
 
 def _read_policies(options: argparse.Namespace) -> list["PolicyAnswers"]:
-    from gpm_hf.evaluation.mt_bench import read_fastchat_answers, read_questions
-    from gpm_hf.evaluation.policy_answers import read_answers
+    from gpm_hf.evaluation.benchmarks.mt_bench import read_fastchat_answers, read_questions
+    from gpm_hf.evaluation.reports.policy_answers import read_answers
 
     found = []
     questions = read_questions(options.questions) if vars(options).get("questions") else None
@@ -235,7 +235,7 @@ def _read_policies(options: argparse.Namespace) -> list["PolicyAnswers"]:
 
 
 def _alpaca(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.alpaca_eval_judge import (
+    from gpm_hf.evaluation.benchmarks.alpaca_eval_judge import (
         alpaca_eval_annotations,
         alpaca_eval_metrics,
         prepare_alpaca_eval,
@@ -273,8 +273,8 @@ def _alpaca(options: argparse.Namespace) -> None:
 
 
 def _mt_bench(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.mt_bench import answers_by_turn, next_prompts, read_questions, write_fastchat
-    from gpm_hf.evaluation.policy_answers import PolicyAnswers, read_answers
+    from gpm_hf.evaluation.benchmarks.mt_bench import answers_by_turn, next_prompts, read_questions, write_fastchat
+    from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, read_answers
 
     questions = read_questions(options.questions)
     answers = PolicyAnswers(options.model_id, [], [], [])
@@ -305,7 +305,7 @@ def _mt_bench(options: argparse.Namespace) -> None:
 
 
 def _lm_eval(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.lm_eval_tasks import run_lm_eval
+    from gpm_hf.evaluation.benchmarks.lm_eval_tasks import run_lm_eval
     from gpm_hf.tables import markdown_table
 
     tasks = [name.strip() for name in options.tasks.split(",") if name.strip()]

@@ -19,7 +19,7 @@ from gpm_hf.cli.scoring import (
 from gpm_hf.files import json_text, written_whole
 
 if TYPE_CHECKING:
-    from gpm_hf.evaluation.inspection import Inspection
+    from gpm_hf.evaluation.reports.inspection import Inspection
 
 
 def add_commands(commands: Any) -> None:
@@ -34,8 +34,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.inspection import Inspection, inspect_scores
-    from gpm_hf.evaluation.inspection_plots import check_picture
+    from gpm_hf.evaluation.plots.inspection_plots import check_picture
+    from gpm_hf.evaluation.reports.inspection import Inspection, inspect_scores
 
     rows = read_groups(options, at_least=2, outputs=[field.name for field in fields(Inspection)])
     if options.max_cycles < 1:
@@ -76,7 +76,7 @@ def _drawn_row(options: argparse.Namespace, count: int) -> int:
 
 
 def _draw(options: argparse.Namespace, model: Any, tokenizer: Any, row: dict, inspection: "Inspection") -> None:
-    from gpm_hf.evaluation.inspection_plots import embedding_panels, plot_inspection
+    from gpm_hf.evaluation.plots.inspection_plots import embedding_panels, plot_inspection
 
     embeddings, scales = model.embed(tokenizer, row["prompt"], row["responses"], options.batch_size)
     panels = embedding_panels(embeddings, scales, model.config.tau, model.config.reward_head)

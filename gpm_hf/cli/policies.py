@@ -129,7 +129,7 @@ def _best_text(row: dict) -> str:
 
 
 def _answer(options: argparse.Namespace) -> None:
-    from gpm_hf.evaluation.policy_answers import PolicyAnswers, write_alpaca_eval
+    from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, write_alpaca_eval
     from gpm_hf.generation import read_prompts, shard_seed
     from gpm_hf.shards import map_in_shards, written_rows
 

@@ -31,7 +31,7 @@ def _self_play(options: argparse.Namespace) -> None:
 
     rates = {size: self_play_rate(random_games(options.games, size, seed=options.seed)) for size in options.sizes}
     if options.picture:
-        from gpm_hf.evaluation.plots import plot_self_play
+        from gpm_hf.evaluation.plots.preference_plots import plot_self_play
 
         Path(options.picture).parent.mkdir(parents=True, exist_ok=True)
         plot_self_play(options.picture, {f"{size} responses": rate for size, rate in rates.items()})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpm_hf.data.files import FileRow, MalformedRow, file_rows, form_of
-from gpm_hf.data.loading import is_local, load_splits, split_of
+from gpm_hf.data.splits import is_local, load_splits, split_of
 
 __all__ = ["MalformedRow", "ReadReport", "read_rows", "read_sure_rows"]
 

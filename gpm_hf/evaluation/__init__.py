@@ -1,18 +1,25 @@
 """Measurements of preference models and pictures of what they learnt."""
 
-from .best_of_n import best_of_n_regret
-from .bootstrap import bootstrap_interval
-from .calibration import Calibration, calibration_report, calibration_table
-from .cyclic import CyclicResult, comparison_table, evaluate_cyclic, evaluate_pairs, result_table, scalar_ceiling
-from .disagreement import Disagreement, disagreement_table, disagreements
-from .intransitivity import Intransitivity, intransitivity_report, intransitivity_table
-from .length_bias import LengthReport, length_report, length_table
-from .pairs import PairResult, pairs_table, score_pairs
-from .policy_answers import PolicyAnswers, read_answers
-from .rewardbench import RewardBenchResult, evaluate_rewardbench, rewardbench_table
-from .rewardbench2 import RewardBench2Result, evaluate_rewardbench2, rewardbench2_table
-from .rewardbench_sections import leaderboard_average, paper_average, section_scores
-from .win_rates import WinRates, measure_win_rates, policy_table, win_rate_table
+from .benchmarks.rewardbench import RewardBenchResult, evaluate_rewardbench, rewardbench_table
+from .benchmarks.rewardbench2 import RewardBench2Result, evaluate_rewardbench2, rewardbench2_table
+from .benchmarks.rewardbench_sections import leaderboard_average, paper_average, section_scores
+from .benchmarks.ring_accuracy import (
+    CyclicResult,
+    comparison_table,
+    evaluate_cyclic,
+    evaluate_pairs,
+    result_table,
+    scalar_ceiling,
+)
+from .reports.best_of_n_regret import best_of_n_regret
+from .reports.disagreement import Disagreement, disagreement_table, disagreements
+from .reports.intransitivity import Intransitivity, intransitivity_report, intransitivity_table
+from .reports.length_bias import LengthReport, length_report, length_table
+from .reports.pairs import PairResult, pairs_table, score_pairs
+from .reports.policy_answers import PolicyAnswers, read_answers
+from .reports.win_rates import WinRates, measure_win_rates, policy_table, win_rate_table
+from .statistics.bootstrap import bootstrap_interval
+from .statistics.calibration import Calibration, calibration_report, calibration_table
 
 __all__ = [
     "Calibration",

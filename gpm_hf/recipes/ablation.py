@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from transformers.utils import logging
 
 from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
-from gpm_hf.evaluation.bootstrap import interval_text
-from gpm_hf.evaluation.calibration import calibration_report
-from gpm_hf.evaluation.cyclic import CyclicResult, PromptCounts, evaluate_pairs
+from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts, evaluate_pairs
+from gpm_hf.evaluation.statistics.bootstrap import interval_text
+from gpm_hf.evaluation.statistics.calibration import calibration_report
 from gpm_hf.files import written_whole
 from gpm_hf.recipes.grid import run_grid
 from gpm_hf.recipes.heads import (

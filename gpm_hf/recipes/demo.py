@@ -19,8 +19,8 @@ import torch
 from transformers.utils import logging
 
 from gpm_hf.data.generator import ATTRIBUTES, generate_rings, ring_pairs, split_topics
-from gpm_hf.evaluation.cyclic import evaluate_pairs, result_table
-from gpm_hf.evaluation.plots import plot_preference_plane
+from gpm_hf.evaluation.benchmarks.ring_accuracy import evaluate_pairs, result_table
+from gpm_hf.evaluation.plots.preference_plots import plot_preference_plane
 from gpm_hf.files import written_whole
 from gpm_hf.modeling import preference_matrix
 from gpm_hf.preference import find_cycles

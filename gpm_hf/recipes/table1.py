@@ -14,9 +14,9 @@ from typing import Any
 from transformers.utils import logging
 
 from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
-from gpm_hf.data.loading import load_splits, split_of
 from gpm_hf.data.rings import ranked_instead, ring_to_pairs
-from gpm_hf.evaluation.cyclic import CyclicResult, PromptCounts, comparison_table, evaluate_pairs
+from gpm_hf.data.splits import load_splits, split_of
+from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts, comparison_table, evaluate_pairs
 from gpm_hf.files import written_whole
 from gpm_hf.recipes.grid import run_grid
 from gpm_hf.recipes.heads import (

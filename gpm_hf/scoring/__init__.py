@@ -2,7 +2,9 @@
 
 from .gpm_scorer import GPMScorer
 from .load_scorer import load_scorer
-from .loading import (
+from .pair_classifier_scorer import PAIRRM_TEMPLATE, PairClassifierScorer
+from .pair_completion_scorer import RLHFLOW_CONTEXT, RLHFLOW_TEMPLATE, PairCompletionScorer
+from .preference_model import (
     hub_options_of,
     load_gguf_language_model,
     load_or_start_preference_model,
@@ -11,11 +13,9 @@ from .loading import (
     whole_models,
     with_gguf_file,
 )
-from .model_loading import is_classifier
-from .pair_classifier_scorer import PAIRRM_TEMPLATE, PairClassifierScorer
-from .pair_completion_scorer import RLHFLOW_CONTEXT, RLHFLOW_TEMPLATE, PairCompletionScorer
 from .reward_model_scorer import RewardModelScorer, load_reward_model
 from .scorer import ScoredMatrix, Scorer, ScorerBase, largest_asymmetry, score_with
+from .scorer_models import is_classifier
 from .simple_scorers import CallableScorer, ConstantScorer, RandomScorer
 
 __all__ = [

@@ -7,9 +7,9 @@ import torch
 from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group, preference_matrix
 
 from .batches import check_length
-from .loading import load_preference_model
-from .model_loading import resolve_model
+from .preference_model import load_preference_model
 from .scorer import ScorerBase, name_of
+from .scorer_models import resolve_model
 
 
 class GPMScorer(ScorerBase):

@@ -9,12 +9,12 @@ from gpm_hf.modeling import GPMConfig
 
 from .adapters import is_adapter
 from .gpm_scorer import GPMScorer
-from .model_loading import is_classifier
 from .pair_classifier_scorer import PairClassifierScorer
 from .pair_completion_scorer import PairCompletionScorer
 from .repositories import hub_options_of, with_gguf_file
 from .reward_model_scorer import RewardModelScorer
 from .scorer import Scorer
+from .scorer_models import is_classifier
 from .simple_scorers import ConstantScorer, RandomScorer
 
 _KINDS: dict[str, Callable[..., Scorer]] = {

@@ -8,10 +8,10 @@ import torch
 from gpm_hf.modeling import GPMConfig
 
 from .batches import longest_sequence
-from .model_loading import load_classifier, resolve_model
 from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
 from .scorer import name_of
+from .scorer_models import load_classifier, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
 PAIRRM_TEMPLATE = "<|source|>{prompt}<|candidate1|>{a}<|candidate2|>{b}"

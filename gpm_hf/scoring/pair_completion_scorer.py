@@ -15,12 +15,12 @@ from gpm_hf.modeling import GPMConfig, check_one_model, checked_date, evaluation
 
 from .adapters import is_adapter, load_language_adapter
 from .batches import attention_mask, batches_by_length, longest_sequence, pad_right
-from .loading import load_gguf_language_model
-from .model_loading import check_complete, resolve_model
 from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
+from .preference_model import load_gguf_language_model
 from .repositories import hub_options_of, with_gguf_file
 from .scorer import name_of
+from .scorer_models import check_complete, resolve_model
 
 RLHFLOW_TEMPLATE = "[CONTEXT] {prompt} [RESPONSE A] {a} [RESPONSE B] {b} \n"
 # The conversation up to the responses, as a chat template.

@@ -7,8 +7,8 @@ import torch
 from gpm_hf.modeling import GPMConfig, checked_date, encode_group
 
 from .batches import check_length, longest_sequence
-from .model_loading import load_classifier, resolve_model
 from .scorer import ScorerBase, name_of, reward_differences
+from .scorer_models import load_classifier, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
 

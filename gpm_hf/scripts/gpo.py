@@ -22,8 +22,8 @@ from pathlib import Path
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer, load_tokenizer
-from gpm_hf.data.loading import load_splits, split_of
-from gpm_hf.evaluation.plots import plot_policy_progress
+from gpm_hf.data.splits import load_splits, split_of
+from gpm_hf.evaluation.plots.preference_plots import plot_policy_progress
 from gpm_hf.hub.local_paths import without_paths
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
 

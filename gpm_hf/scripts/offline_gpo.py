@@ -17,8 +17,8 @@ from datasets import Dataset
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from gpm_hf import load_tokenizer
-from gpm_hf.data.loading import load_splits, split_of
 from gpm_hf.data.policy_data import PAIR_RULES, all_responses, select_pairs
+from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
 

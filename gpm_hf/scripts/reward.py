@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from gpm_hf import GPMRewardConfig, GPMRewardTrainer
-from gpm_hf.data.loading import load_preference_dataset, split_of
+from gpm_hf.data.splits import load_preference_dataset, split_of
 
 
 @dataclass

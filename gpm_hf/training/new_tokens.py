@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from gpm_hf.scoring.loading import with_gguf_file
+from gpm_hf.scoring.preference_model import with_gguf_file
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocabulary_size: int) -> None:

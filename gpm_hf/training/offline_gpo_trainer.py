@@ -10,7 +10,7 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from gpm_hf.data.columns import check_text_columns
-from gpm_hf.scoring.loading import load_tokenizer
+from gpm_hf.scoring.preference_model import load_tokenizer
 from gpm_hf.training.new_tokens import check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.offline_batches import (
     PAIR,
@@ -23,7 +23,7 @@ from gpm_hf.training.offline_batches import (
 from gpm_hf.training.offline_gpo_config import OfflineGPOConfig
 from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
-from gpm_hf.training.publishing import PublishingMixin
+from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.row_means import BY_LENGTH, COUNTED, RowMeansMixin, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, policy_record
 

@@ -29,7 +29,7 @@ from gpm_hf.training.preference_signal import (
     opponent_mean_scores,
 )
 from gpm_hf.training.prompt_rows import check_prompt_columns
-from gpm_hf.training.publishing import PublishingMixin
+from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.reward_model_signal import RewardModelSignal
 from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record

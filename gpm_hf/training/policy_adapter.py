@@ -4,7 +4,7 @@ from typing import Any
 
 from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
-from gpm_hf.scoring.loading import load_tokenizer
+from gpm_hf.scoring.preference_model import load_tokenizer
 
 
 def load_if_adapter(

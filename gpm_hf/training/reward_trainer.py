@@ -29,12 +29,12 @@ from gpm_hf.modeling import (
     packing_obstacle,
     pair_scores,
 )
-from gpm_hf.scoring.loading import check_gpm_options, load_or_start_preference_model, load_tokenizer
-from gpm_hf.training.adapters import adapter_config
+from gpm_hf.scoring.preference_model import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
 from gpm_hf.training.losses import cross_entropy_loss, label_sides, regression_loss
 from gpm_hf.training.new_tokens import check_base, check_tokenizer, vocabulary_of_checkpoint
-from gpm_hf.training.publishing import PublishingMixin
+from gpm_hf.training.peft_config import adapter_config
+from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
 from gpm_hf.training.row_means import COUNTED, NO_SEARCH, RowMeansMixin, fetch_own_batches

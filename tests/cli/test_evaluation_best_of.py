@@ -89,6 +89,6 @@ def test_the_card_states_a_models_numbers(capsys, folder, bench, tmp_path):
 
 
 def test_the_rules_are_those_of_the_evaluation():
-    from gpm_hf.evaluation.best_of_n import RULES as known
+    from gpm_hf.evaluation.reports.best_of_n_regret import RULES as known
 
     assert known == RULES

@@ -101,7 +101,7 @@ def test_the_result_of_a_folder_reaches_its_card(capsys, own_folder, bench):
 
 
 def test_a_whole_section_is_a_number_of_the_card(capsys, own_folder, tmp_path):
-    from gpm_hf.evaluation.rewardbench_sections import SUBSETS
+    from gpm_hf.evaluation.benchmarks.rewardbench_sections import SUBSETS
 
     counts = {name: subset.rows for name, subset in SUBSETS.items() if subset.section == "Chat"}
     rows = [

@@ -138,11 +138,11 @@ def test_alpaca_eval(capsys, use, monkeypatch, tmp_path):
         # The policy's file in another order than the benchmark's.
         (tmp_path / f"{name}.json").write_text(json.dumps(rows if name == "base" else rows[::-1]))
     digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
-    monkeypatch.setattr("gpm_hf.evaluation.alpaca_eval_judge.INSTRUCTIONS_SHA256", digest)
+    monkeypatch.setattr("gpm_hf.evaluation.benchmarks.alpaca_eval_judge.INSTRUCTIONS_SHA256", digest)
     header = "model,preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline\n"
     lines = [f"gamed,0.5,{n},{(n % 5) - 2},{(n % 3) - 1},False\n" for n in range(40)]
     (tmp_path / "df_gamed.csv").write_text(header + "".join(lines))
-    for module in ("alpaca_eval.metrics.glm_winrate", "gpm_hf.evaluation.alpaca_eval_judge"):
+    for module in ("alpaca_eval.metrics.glm_winrate", "gpm_hf.evaluation.benchmarks.alpaca_eval_judge"):
         monkeypatch.setattr(f"{module}.hf_hub_download", lambda *_, **__: str(tmp_path / "df_gamed.csv"))
     use(FunctionScorer(lambda _, first, second: math.log(3) if first[0] == "g" else -math.log(3), name="judge"))
     arguments = ["eval", "alpaca", tmp_path / "gpo.json", tmp_path / "base.json", "--scorer", "gpm:x"]
@@ -206,7 +206,7 @@ def test_win_rates_of_fastchats_answers(capsys, use, tmp_path):
 
 
 def test_lm_eval_goes_to_the_card(capsys, monkeypatch, folder, tmp_path):
-    from gpm_hf.evaluation.lm_eval_tasks import TaskScore
+    from gpm_hf.evaluation.benchmarks.lm_eval_tasks import TaskScore
     from gpm_hf.hub.results import load_results
 
     asked = {}
@@ -215,7 +215,7 @@ def test_lm_eval_goes_to_the_card(capsys, monkeypatch, folder, tmp_path):
         asked.update(options, tasks=tasks)
         return [TaskScore("gsm8k exact_match (strict-match)", 0.25, 0.1), TaskScore("mmlu acc", 0.5, None)]
 
-    monkeypatch.setattr("gpm_hf.evaluation.lm_eval_tasks.run_lm_eval", run)
+    monkeypatch.setattr("gpm_hf.evaluation.benchmarks.lm_eval_tasks.run_lm_eval", run)
     own = shutil.copytree(folder, tmp_path / "own")
     arguments = ["eval", "lm-eval", own, "--tasks", "gsm8k, mmlu", "--limit", "8"]
     code, out, _ = ask(capsys, *arguments, "--output", own / "results" / "lm_eval.json")

@@ -51,7 +51,7 @@ def test_the_table(capsys, folder, expected):
 
 def test_a_cycle_is_shown_with_its_weakest_edge():
     from gpm_hf.cli.inspection import _report
-    from gpm_hf.evaluation.inspection import inspect_scores
+    from gpm_hf.evaluation.reports.inspection import inspect_scores
 
     report = _report(["r", "p", "s"], inspect_scores([[0, 2, -1], [-2, 0, 3], [1, -3, 0]]))
     assert "1 of three responses" in report
@@ -76,7 +76,7 @@ def test_a_file_in_a_file_out_and_a_picture(capsys, folder, expected, rows, tmp_
 
 def test_the_row_that_is_drawn(capsys, folder, rows, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("gpm_hf.evaluation.inspection_plots.plot_inspection", lambda *given: drawn.append(given))
+    monkeypatch.setattr("gpm_hf.evaluation.plots.inspection_plots.plot_inspection", lambda *given: drawn.append(given))
     for row in ([], ["--row", 2]):
         assert ask(capsys, "inspect", folder, "--input", rows, "--picture", tmp_path / "x.png", *row)[0] == 0
     for (_, inspection, prompt, responses, panels), (title, texts) in zip(
@@ -103,7 +103,7 @@ def test_rewards_and_chats_are_drawn_too(capsys, tmp_path):
 
 def test_a_reward_head_is_drawn_beside_the_planes(capsys, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("gpm_hf.evaluation.inspection_plots.plot_inspection", lambda *given: drawn.append(given))
+    monkeypatch.setattr("gpm_hf.evaluation.plots.inspection_plots.plot_inspection", lambda *given: drawn.append(given))
     build_gpm(embedding_dim=2, reward_head=True).save_pretrained(tmp_path / "hybrid")
     build_tokenizer().save_pretrained(tmp_path / "hybrid")
     assert ask(capsys, "inspect", tmp_path / "hybrid", *GROUP, "--picture", tmp_path / "x.png")[0] == 0

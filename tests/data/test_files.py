@@ -8,9 +8,9 @@ from datasets import Dataset
 
 from gpm_hf.data.columns import dataset_of_rows
 from gpm_hf.data.files import MalformedRow, file_rows, form_of
-from gpm_hf.data.loading import load_preference_dataset, load_splits
 from gpm_hf.data.policy_data import score_rows
 from gpm_hf.data.raw_rows import read_rows, read_sure_rows
+from gpm_hf.data.splits import load_preference_dataset, load_splits
 
 GOOD = b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
 DEEP = b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n"
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, name,
 
 
 def test_nothing_that_is_named_like_a_file_is_looked_for_on_the_hub(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpm_hf.data.loading.load_dataset", lambda *_, **__: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr("gpm_hf.data.splits.load_dataset", lambda *_, **__: pytest.fail("the Hub was asked"))
     for name, kind in (
         ("rows.xlsx", ValueError),
         ("a/b/rows", FileNotFoundError),

@@ -230,7 +230,7 @@ def test_refused_selection():
 
 def test_rows_of_a_data_set_and_of_a_file(tmp_path):
     """What was written as JSON lines is read as it was."""
-    from gpm_hf.data.loading import load_splits
+    from gpm_hf.data.splits import load_splits
 
     rows = [scored(CYCLE, mean_scores=[sum(row) / 4 for row in CYCLE]), scored([[0.0, 1.0], [-1.0, 0.0]])]
     path = tmp_path / "scored.jsonl"

@@ -12,10 +12,10 @@ from datasets import Dataset
 
 from gpm_hf.data.columns import check_text_columns
 from gpm_hf.data.groups import as_group
-from gpm_hf.data.loading import load_preference_dataset
 from gpm_hf.data.pair_files import read_pairs
 from gpm_hf.data.preference import encode_preference
 from gpm_hf.data.raw_rows import read_sure_rows
+from gpm_hf.data.splits import load_preference_dataset
 from gpm_hf.modeling import encode_group
 from tests.conftest import build_tokenizer
 

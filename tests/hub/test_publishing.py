@@ -271,7 +271,7 @@ POLICY = """
     tokenizer.push_to_hub("alice/policy-base")
     chat_prompts(6).push_to_hub("alice/prompts")
     from datasets import load_dataset
-    from gpm_hf.evaluation.plots import plot_policy_progress
+    from gpm_hf.evaluation.plots.preference_plots import plot_policy_progress
 
     for name, lora in (("policy", None), ("policy-lora", LoraConfig(r=2, target_modules=["q_proj"]))):
         args = OnlineGPOConfig(

@@ -125,7 +125,7 @@ def test_a_half_scored_file_is_not_finished_by_another_scorer(world, tmp_path, m
 
 
 def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch):
-    from gpm_hf.evaluation.cyclic import CyclicResult, PromptCounts
+    from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts
     from gpm_hf.recipes import table1
 
     trained = []

@@ -1,0 +1,1 @@
+"""Benchmarks that others published, and the rings of cyclic data."""

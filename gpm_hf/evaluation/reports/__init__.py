@@ -1,0 +1,1 @@
+"""What a scorer says about data and policies: counts, tables, matrices."""

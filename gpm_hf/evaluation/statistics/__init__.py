@@ -1,0 +1,1 @@
+"""Intervals, calibration and length control: numbers in, numbers out."""

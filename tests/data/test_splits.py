@@ -1,0 +1,57 @@
+"""Data sets from files: pairs as they are, rings as pairs."""
+
+import json
+
+import pytest
+
+from gpm_hf.data.splits import load_preference_dataset
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return str(path)
+
+
+def test_a_file_of_pairs(tmp_path):
+    name = write(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}])
+    splits = load_preference_dataset(name)
+    assert splits["train"].to_list() == [{"prompt": "p", "chosen": "a", "rejected": "b"}]
+
+
+def test_rings_become_pairs_each_once(tmp_path):
+    rings = [
+        {"id": "x", "prompt": "p", "responses": ["a", "b", "c"], "judge": "human"},
+        {"id": "y", "prompt": "p", "responses": ["a", "b", "d"], "judge": "human"},
+        {"id": "z", "prompt": "q", "responses": ["a", "b", "c"], "judge": "machine"},
+    ]
+    name = write(tmp_path / "rings.jsonl", rings)
+    pairs = load_preference_dataset(name, keep="judge=human")["train"].to_list()
+    assert [(p["chosen"], p["rejected"], p["cycle_id"], p["edge"]) for p in pairs] == [
+        ("a", "b", "x", 0),
+        ("b", "c", "x", 1),
+        ("c", "a", "x", 2),
+        ("b", "d", "y", 1),
+        ("d", "a", "y", 2),
+    ]
+    assert len(load_preference_dataset(name)["train"]) == 8
+
+
+def test_errors_name_the_cause(tmp_path):
+    name = write(tmp_path / "rings.jsonl", [{"prompt": "p", "responses": ["a", "b"], "judge": "human"}])
+    with pytest.raises(ValueError, match="Row 0 has 2 responses"):
+        load_preference_dataset(name)
+    with pytest.raises(ValueError, match="COLUMN=VALUE"):
+        load_preference_dataset(name, keep="human")
+    with pytest.raises(ValueError, match=r"No row of the split 'train' has judge=nobody; 1 rows"):
+        load_preference_dataset(name, keep="judge=nobody")
+    with pytest.raises(FileNotFoundError, match=r"no data file .*absent\.jsonl"):
+        load_preference_dataset(str(tmp_path / "absent.jsonl"))
+
+
+def test_the_real_cycles(shared):
+    """The 194 cycles that people judged have 415 distinct pairs, and none contradicts another."""
+    name = str(shared / "data" / "cycles_vicuna80.jsonl")
+    pairs = load_preference_dataset(name, keep="judge=human (PRD)")["train"]
+    found = {(row["prompt"], row["chosen"], row["rejected"]) for row in pairs}
+    assert len(pairs) == len(found) == 415
+    assert not any((prompt, rejected, chosen) in found for prompt, chosen, rejected in found)
