@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Importing transformers in many small test processes must not start a thread per core in each.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format clean
+.PHONY: demo test test-slow test-oldest test-newest test-wheel lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpm-hf demo --output runs/demo --overwrite
@@ -27,6 +27,15 @@ test-oldest test-newest: test-%: .venv-%/dev.stamp
 	.venv-$*/bin/python -m pip install --quiet -c constraints-$*.txt torch
 	.venv-$*/bin/python -m pip install --quiet -c constraints-$*.txt -e ".[dev]"
 	touch $@
+
+# The README's commands out of the built wheel, installed alone: what the clone has and the wheel lacks shows here.
+test-wheel: $(VENV)/dev.stamp
+	rm -rf dist .venv-wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet -c constraints.txt torch
+	.venv-wheel/bin/python -m pip install --quiet -c constraints.txt dist/gpm_hf-*.whl
+	GPM_HF_WHEEL_BIN=.venv-wheel/bin $(TEST_ENV) $(BIN)/python -m pytest tests/wheel
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -56,4 +65,4 @@ $(VENV)/base.stamp: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest runs build dist
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-wheel runs build dist
