@@ -1,11 +1,12 @@
 """
-Kills a command ten times at random moments, and runs it again each time: `python kill_worker.py FOLDER COMMAND`.
+Kills a command at random moments, and runs it again each time: `python kill_worker.py FOLDER COMMAND KILLS`.
 
 The command runs in forks of this process, which has all imports, so that a start takes no time. FOLDER holds the
 models and data that the test has made. Prints the number of kills, and raises where the files of a run that was killed
 differ from those of one that was not.
 """
 
+import csv
 import json
 import os
 import random
@@ -15,8 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-
-KILLS = 10
 
 
 def arguments(command, folder, output):
@@ -90,15 +89,24 @@ def arguments(command, folder, output):
 
 
 def result(output):
-    """What a run wrote: all files by name but those that say how long it took, and what a kill left in hiding."""
-    timed = ("trainer_state.json", "results.jsonl", "ablation.csv", "ablation.png", "gpm_run.json", "README.md")
+    """What a run wrote: all files by name but records that say how long it took, and what a kill left in hiding."""
+    timed = ("trainer_state.json", "gpm_run.json", "README.md")
     found = {}
     for path in sorted(output.rglob("*")):
         name = path.relative_to(output)
         hidden = any(part.startswith(".") or part == "last_run" for part in name.parts)
         if path.is_file() and not hidden and path.name not in timed and path.suffix not in (".bin", ".lock"):
-            found[str(name)] = path.read_bytes()
+            found[str(name)] = untimed(path)
     return found
+
+
+def untimed(path):
+    """What a file holds; of a grid's rows and their table without how long each took."""
+    if path.name == "results.jsonl":
+        return [json.loads(line) | {"seconds": None} for line in path.read_text().splitlines()]
+    if path.name == "ablation.csv":
+        return [row | {"seconds": None} for row in csv.DictReader(path.read_text().splitlines())]
+    return path.read_bytes()
 
 
 def start(command, folder, output):
@@ -153,7 +161,7 @@ def ended_by(child, deadline):
     return False
 
 
-def main(folder, command):
+def main(folder, command, count):
     """See above."""
     begin = time.monotonic()
     (folder / "whole").mkdir()
@@ -162,12 +170,12 @@ def main(folder, command):
     whole = result(folder / "whole")
     assert whole, "nothing was written"
     dice, kills, run = random.Random(0), 0, 0
-    while kills < KILLS:
+    while kills < count:
         output = folder / f"run-{run}"
         run += 1
         output.mkdir()
         done = False
-        while not done and kills < KILLS:
+        while not done and kills < count:
             child = start(command, folder, output)
             done = ended_by(child, time.monotonic() + dice.uniform(0, seconds))
             if not done:
@@ -196,4 +204,4 @@ if __name__ == "__main__":
 
     assert datasets and trl
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
