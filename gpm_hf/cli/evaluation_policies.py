@@ -162,7 +162,7 @@ def _card_folders(options: argparse.Namespace, names: list[str]) -> dict[str, Pa
             raise ValueError(f"--card {given}: give NAME=FOLDER.")
         if name not in names or name == options.baseline:
             raise ValueError(f"--card {given}: {name!r} is none of the policies that are compared with the baseline.")
-        from gpm_hf.hub.results import model_digest
+        from gpm_hf.identity import model_digest
 
         model_digest(folder)
         found[name] = Path(folder)

@@ -125,7 +125,7 @@ def _name_of(spec: str, options: argparse.Namespace) -> str:
     details = [detail for detail in (options.revision, options.dtype) if detail]
     folder = _folder_of(spec)
     if folder is not None and any(folder.glob("*.safetensors")):
-        from gpm_hf.hub.results import model_digest
+        from gpm_hf.identity import model_digest
 
         details.append(f"files {model_digest(folder)[:12]}")
     elif folder is not None and options.store:

@@ -84,8 +84,9 @@ def _best_of_n(options: argparse.Namespace) -> None:
     if options.n < 2:
         raise ValueError(f"--n {options.n}: there is a best of at least two answers.")
     from gpm_hf.generation import read_prompts, shard_seed
+    from gpm_hf.identity import scorer_identity
     from gpm_hf.recipes.best_of_n import choose_best
-    from gpm_hf.recipes.policies import check_readable, load_placed_scorer, scorer_fingerprint
+    from gpm_hf.recipes.policies import check_readable, load_placed_scorer
     from gpm_hf.shards import KeptShards, map_in_shards, written_rows
 
     prompts = [options.prompt] if options.input is None else read_prompts(options.input)
@@ -110,7 +111,7 @@ def _best_of_n(options: argparse.Namespace) -> None:
     def choose(number: int, shard: list[dict]) -> list[dict]:
         return choose_best(kept.rows(number, shard, sample), scorer, options.rule)
 
-    settings |= {"scorer": scorer_fingerprint(options.scorer), "rule": options.rule}
+    settings |= {"scorer": scorer_identity(options.scorer), "rule": options.rule}
     count = map_in_shards(rows, choose, output, settings, options.shard_size)
     kept.remove()
     if _is_main():
@@ -179,13 +180,13 @@ def _load(options: argparse.Namespace, count: int) -> Any:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on beside their prompts."""
     from gpm_hf.data.sampled_ids import ID_COLUMNS
-    from gpm_hf.recipes.policies import fingerprint
+    from gpm_hf.identity import model_identity, versions
 
     names = ("revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "use_vllm", "n")
     settings = {name: vars(options)[name] for name in names if name in vars(options)}
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)
-    return settings | {"policy": fingerprint(options.policy)}
+    return settings | {"policy": model_identity(options.policy, revision=options.revision), "versions": versions()}
 
 
 def _is_main() -> bool:

@@ -192,20 +192,20 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
         raise ValueError("--output belongs to --input.")
     from accelerate import PartialState
 
-    from gpm_hf.hub.results import model_digest
+    from gpm_hf.identity import in_background, model_identity, versions
     from gpm_hf.scoring.streaming import score_stream
 
     # What the scores depend on beside the rows; where those lie and what is printed is none of it.
     names = ("command", "model", "revision", "dtype", "precise", "batch_size", "batch_tokens", "rule")
     settings = {name: vars(options)[name] for name in names if name in vars(options)}
-    if Path(options.model).is_dir():
-        settings["model"] = model_digest(options.model)
+    identity = in_background(model_identity, options.model, revision=options.revision)
     if Path(options.input).is_file():
         # Every row, before the first is scored. (A data set of the Hub would be read twice over the net.)
         for _ in _groups(options, at_least, outputs):
             pass
     model, tokenizer = load_model(options)
     settings["template_date"], settings["computed_in"] = model.config.template_date, str(model.dtype)
+    settings |= {"model": identity(), "versions": versions()}
     batch = _batch(options, model)
     count = score_stream(
         _groups(options, at_least, outputs),

@@ -26,10 +26,10 @@ from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoTokenizer
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from gpm_hf.digests import weights_digest
 from gpm_hf.files import folder_written_whole
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.record import RunRecord, preference_model_settings
+from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import GPMConfig, GPMForPreference
 from gpm_hf.modeling.loading_gpm import backbone_prefix, check_backbone
 

@@ -11,11 +11,11 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
-from gpm_hf.digests import weights_digest
 from gpm_hf.hub.cards import card_was_edited, pictures, write_card
 from gpm_hf.hub.local_paths import is_local, strip_paths
 from gpm_hf.hub.record import RECORD_FILE, RunRecord
-from gpm_hf.hub.results import RESULTS_FOLDER, load_results, model_digest
+from gpm_hf.hub.results import RESULTS_FOLDER, load_results
+from gpm_hf.identity import model_digest, weights_digest
 from gpm_hf.modeling import check_one_model, is_weight_file, saved_as_one_model
 
 # What a repository of ours consists of. Not: checkpoints, optimizers, logs, pickles such as `training_args.bin`.

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.digests import weights_digest
 from gpm_hf.files import written_whole
+from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import GPMConfig
 
 RECORD_FILE = "gpm_run.json"
@@ -33,7 +33,7 @@ class RunRecord:
         plots: files beside the model and their captions, shown in the card and uploaded with it.
         license: the base model's licence, as the Hub calls it, once somebody has named it.
         card_sha256: of the card as it was last written, so that a card edited by hand is told from it.
-        weights_sha256: of the weights that it is about, see [`~gpm_hf.digests.weights_digest`]; empty for none.
+        weights_sha256: of the weights that it is about, see [`~gpm_hf.identity.weights_digest`]; empty for none.
     """
 
     kind: str

@@ -4,36 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.digests import joint_digest
 from gpm_hf.files import written_whole
-from gpm_hf.modeling import check_one_model
+from gpm_hf.identity import model_digest
 
 RESULTS_FOLDER = "results"
-_BESIDE_WEIGHTS = (
-    "adapter_config.json",
-    "chat_template.jinja",
-    "config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-)
-
-
-def model_digest(folder: str | Path) -> str:
-    """
-    SHA-256 over all in a folder that its scores depend on, by name and content: the weights (all `*.safetensors`),
-    the configuration (tau, the gate, ...), the tokenizer and its chat template.
-
-    Raises:
-        FileNotFoundError: where there are no weights.
-        ValueError: where there are those of several models.
-    """
-    check_one_model(folder, both_formats=True)
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} has no .safetensors file: it holds no saved model.")
-    files += [path for path in sorted(map(Path(folder).joinpath, _BESIDE_WEIGHTS)) if path.exists()]
-    return joint_digest(files)
 
 
 def save_result(
@@ -87,8 +61,9 @@ def load_results(folder: str | Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is no result of `gpm-hf eval ... --output`.")
         if found["model_sha256"] != digest:
             raise ValueError(
-                f"{path} was not measured on the model in {folder}: its weights, configuration or tokenizer "
-                "were others. A card states only what was measured on its model: evaluate again, or remove the file."
+                f"{path} was not measured on the model in {folder}: its weights, configuration, tokenizer, code or "
+                "(of an adapter) base were others. A card states only what was measured on its model: evaluate "
+                "again, or remove the file."
             )
         results.append(found)
     return results

@@ -10,8 +10,8 @@ from accelerate import PartialState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gpm_hf.files import written_whole
+from gpm_hf.identity import data_identity, model_identity, scorer_identity, versions
 from gpm_hf.recipes.iterate_config import METHODS, IterateConfig
-from gpm_hf.recipes.policies import fingerprint, scorer_fingerprint
 from gpm_hf.training import OfflineGPOConfig
 
 # How much of the job is asked for, where it lies, what is told of it: the results do not depend on these.
@@ -109,9 +109,10 @@ def _made_with(folder: Path, names: Iterable[str]) -> Path | None:
 def _settings(config: IterateConfig, training: OfflineGPOConfig) -> dict[str, Any]:
     settings = asdict(config)
     settings |= {
-        "policy": fingerprint(config.policy),
-        "scorer": scorer_fingerprint(config.scorer),
-        "prompts": fingerprint(config.prompts),
+        "policy": model_identity(config.policy, **(training.model_init_kwargs or {})),
+        "scorer": scorer_identity(config.scorer),
+        "prompts": data_identity(config.prompts),
+        "versions": versions(),
     }
     settings |= {f"training.{name}": value for name, value in training.to_dict().items()}
     return {name: value for name, value in settings.items() if not _is_free(name.removeprefix("training."))}

@@ -1,8 +1,6 @@
-"""Policies for the recipes: loaded to answer, and known again by their files."""
+"""Policies for the recipes: loaded to answer."""
 
 import gc
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +8,6 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from gpm_hf.generation import PolicySampler, Sampler, SamplingOptions, VLLMSampler
-from gpm_hf.hub.results import model_digest
 from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring import Scorer, ScorerBase, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
@@ -80,28 +77,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def fingerprint(name: str) -> str:
-    """What tells a model or file from another: a digest of what it holds where it is local, else its name."""
-    path = Path(name)
-    if path.is_file():
-        return f"sha256:{_file_digest(path)}"
-    if not path.is_dir():
-        return name
-    if is_gguf(name):
-        return f"sha256:{_file_digest(next(path.glob('*.gguf')))}"
-    return f"sha256:{model_digest(path)}"
-
-
-def scorer_fingerprint(spec: str) -> str:
-    """The same of a scorer's description, `KIND:NAME` or `NAME`."""
-    kind, colon, name = spec.partition(":")
-    if colon and not name:
-        return spec  # describes no scorer, which loading it says
-    return f"{kind}:{fingerprint(name)}" if colon else fingerprint(spec)
-
-
-def _file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,6 +18,7 @@ from gpm_hf.data.rings import ranked_instead, ring_to_pairs
 from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts, comparison_table, evaluate_pairs
 from gpm_hf.files import written_whole
+from gpm_hf.identity import data_identity
 from gpm_hf.recipes.grid import run_grid
 from gpm_hf.recipes.heads import (
     BASE_MODEL,
@@ -29,7 +30,6 @@ from gpm_hf.recipes.heads import (
     train_heads,
     unpacked_backbone,
 )
-from gpm_hf.recipes.policies import fingerprint
 
 # All pairs in each step: they contradict each other too finely for small batches.
 REAL_RECIPE: dict[str, Any] = {
@@ -82,7 +82,7 @@ def run_table1(
         cells.append({"data": "systematic, ranked", "seed": seed, "embedding_dim": 1})
     if rings is not None:
         # By what they hold: a file of the same name may be another.
-        real = {"rings": Path(rings).name, "rings_digest": fingerprint(rings), "keep": keep}
+        real = {"rings": Path(rings).name, "rings_digest": data_identity(rings), "keep": keep}
         cells += [{"data": "real", **real, "embedding_dim": dim} for dim in (*dimensions, 1)]
         cells.append({"data": "real, ranked", **real, "embedding_dim": 1})
     cells = [{"base": name, **cell} for cell in cells]

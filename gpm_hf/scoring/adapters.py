@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import ADAPTER_CONFIG_NAME
 
-from gpm_hf.digests import weights_digest
+from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import ADAPTER_BASE_NAME, GPMConfig, GPMForPreference, check_one_model
 
 from .repositories import has_file, hub_options_of, model_type_of, with_gguf_file

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from gpm_hf.digests import weights_digest
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.publishing import publish
 from gpm_hf.hub.record import RunRecord
+from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import is_weight_file
 from gpm_hf.training.saving import OneModelMixin
 

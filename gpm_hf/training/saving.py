@@ -7,8 +7,8 @@ from pathlib import Path
 from accelerate.utils import is_peft_model
 from transformers import Trainer
 
-from gpm_hf.digests import weights_digest
 from gpm_hf.files import written_whole
+from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import ADAPTER_BASE_NAME, check_base_elsewhere, check_one_model, saved_as_one_model
 
 

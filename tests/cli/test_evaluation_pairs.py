@@ -84,7 +84,8 @@ def test_a_tie_counts_nothing_and_several_scorers_go_to_one_file(capsys, bench, 
 
 
 def test_the_result_of_a_folder_reaches_its_card(capsys, own_folder, bench):
-    from gpm_hf.hub.results import load_results, model_digest
+    from gpm_hf.hub.results import load_results
+    from gpm_hf.identity import model_digest
 
     output = own_folder / "results" / "rewardbench.json"
     code, out, _ = ask(

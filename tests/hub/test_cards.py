@@ -90,7 +90,7 @@ def test_results_under_another_configuration_are_refused(folder, rings):
     config = json.loads((folder / "config.json").read_text())
     assert len(load_results(folder)) == 1
     (folder / "config.json").write_text(json.dumps(config | {"tau": 2 * config["tau"]}))
-    with pytest.raises(ValueError, match="its weights, configuration or tokenizer"):
+    with pytest.raises(ValueError, match="its weights, configuration, tokenizer"):
         load_results(folder)
 
 

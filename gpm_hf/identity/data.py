@@ -1,0 +1,33 @@
+"""Data by what they hold."""
+
+from pathlib import Path
+
+from gpm_hf.identity.contents import file_digest, files_digest
+
+
+def data_identity(name: str | Path, config: str | None = None) -> str:
+    """
+    What tells data from all others.
+
+    Args:
+        name: a file, a folder, or a data set of the Hub.
+        config: of a data set of the Hub, where it has several.
+
+    Returns:
+        `"sha256:..."` of a file's content, or of a folder's files by their places and content; `"NAME@COMMIT"` of a
+        data set of the Hub, as `load_dataset` reads it.
+    """
+    path = Path(name)
+    if path.is_file():
+        return f"sha256:{file_digest(path)}"
+    if path.is_dir():
+        files = [one for one in path.rglob("*") if one.is_file() and not _is_hidden(one.relative_to(path))]
+        return f"sha256:{files_digest(path, files)}"
+    from datasets import load_dataset_builder
+
+    return f"{name}@{load_dataset_builder(str(name), config or None).hash}"
+
+
+def _is_hidden(path: Path) -> bool:
+    """As `load_dataset` passes over them."""
+    return any(part.startswith((".", "__")) for part in path.parts)
