@@ -3,7 +3,8 @@
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from gpm_hf.training.preference_signal import group_by_prompt, group_mean_scores, load_preference_signal
+from gpm_hf.training.losses import group_mean_scores
+from gpm_hf.training.preference_signal import group_by_prompt, load_preference_signal
 
 
 class GPMReward:

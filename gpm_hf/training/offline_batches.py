@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from trl.trainer.utils import pad
 
+from gpm_hf.training.losses import win_margin
+
 PAIR = ("chosen", "rejected")
 # What the columns of single responses are called while they are prepared: TRL's methods know pairs only.
 SINGLE_TO_PAIR = {
@@ -85,7 +87,7 @@ def add_targets(row: dict[str, Any], number: int, sides: tuple[str, ...], loss_t
                 f"Row {number}: {given!r} is not a possible {'probability' if loss_type == 'sppo' else 'score'} for "
                 f"loss_type={loss_type!r}. Score the rows again, or filter it out."
             )
-        targets[f"{side}_target"] = value - 0.5 if loss_type == "sppo" else value
+        targets[f"{side}_target"] = win_margin(value) if loss_type == "sppo" else value
     return targets
 
 

@@ -11,6 +11,7 @@ from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from gpm_hf.data.columns import check_text_columns
 from gpm_hf.scoring.preference_model import load_tokenizer
+from gpm_hf.training.losses import gpo_residuals, per_token, rebel_residuals, squared_residuals
 from gpm_hf.training.new_tokens import check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.offline_batches import (
     PAIR,
@@ -32,26 +33,6 @@ logger = get_logger(__name__)
 # At the first step the policy is the reference. What rounding in bfloat16 or another engine's kernels make of equal
 # log-probabilities stays under this, in nats per token; another temperature or other tokens do not.
 MOST_DRIFT_PER_TOKEN = 0.05
-
-
-def regression_residuals(log_ratios, targets, gpo_beta, loss_type="gpo"):
-    """
-    What the losses square: beta * log-ratio - target (GPO, equation 5.3 of "Beyond Bradley-Terry Models" with
-    log Z = 0, times beta; SPPO, arXiv:2405.00675, equation 4.7), or for `"rebel"` the same of a pair's differences
-    (arXiv:2404.16767, algorithm 1 with 1/eta = beta).
-
-    Args:
-        log_ratios (`torch.Tensor` of shape `(B, R)`): log pi_theta(y|x) / pi_t(y|x) in nats (per token for LN-GPO), of
-            R = 1 or 2 responses in a row.
-        targets (`torch.Tensor` of shape `(B, R)`): mean log-odds, or mean win probabilities minus 1/2.
-        gpo_beta (`float`): the paper's beta.
-        loss_type (`str`, defaults to `"gpo"`): `"gpo"`, `"sppo"` or `"rebel"`.
-
-    Returns:
-        `torch.Tensor` of shape `(B, R)`, for `"rebel"` `(B, 1)`: in the unit of the targets.
-    """
-    residuals = gpo_beta * log_ratios - targets
-    return residuals[:, :1] - residuals[:, 1:] if loss_type == "rebel" else residuals
 
 
 class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOTrainer):
@@ -240,6 +221,10 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
         return len(batch["weights"])
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """
+        Mean over rows of weight * mean over the row's responses of (beta log pi_theta(y|x)/pi_t(y|x) - target)^2, for
+        REBEL of the square of the pair's difference (see [`gpm_hf.training.losses`]).
+        """
         mode = "train" if self.model.training else "eval"
         rows, responses = inputs["targets"].shape
         model_inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
@@ -265,13 +250,13 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
         if mode == "train":
             self._check_start(log_ratios.detach(), lengths)
         if self.args.length_normalize:
-            log_ratios = log_ratios / lengths
+            log_ratios = per_token(log_ratios, lengths)
 
-        residuals = regression_residuals(log_ratios, inputs["targets"], self.args.gpo_beta, self.args.loss_type)
-        if not self.args.rescale_loss:
-            residuals = residuals / self.args.gpo_beta
+        residuals_of = rebel_residuals if self.args.loss_type == "rebel" else gpo_residuals
+        residuals = residuals_of(log_ratios, inputs["targets"], self.args.gpo_beta)
+        losses = squared_residuals(residuals, self.args.gpo_beta, self.args.rescale_loss)
+        per_row = inputs["weights"] * losses.mean(1)
         counted = inputs.get(COUNTED, torch.ones(rows, dtype=torch.bool, device=log_ratios.device))
-        per_row = inputs["weights"] * residuals.square().mean(1)
         loss = self.mean_over_rows(per_row, counted, num_items_in_batch)
         if self.aux_loss_enabled:
             share = self.current_gradient_accumulation_steps if mode == "train" else 1
@@ -324,8 +309,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
         for name, values in (("log_ratio", log_ratios), ("target", targets)):
             self._record_means(mode, f"gpo/{name}", values, counted)
             self._record_means(mode, f"gpo/{name}_abs", values.abs(), counted)
-        scale = 1.0 if self.args.rescale_loss else self.args.gpo_beta
-        self._record_means(mode, "gpo/residual_abs", residuals.abs() * scale, counted)
+        self._record_means(mode, "gpo/residual_abs", residuals.abs(), counted)
         self._record_means(mode, "gpo/sign_accuracy", (log_ratios * targets > 0).float(), counted)
 
     def _record_means(self, mode, name, values, counted):

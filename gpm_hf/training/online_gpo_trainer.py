@@ -17,6 +17,15 @@ from trl.trainer.utils import get_config_model_id
 
 from gpm_hf.modeling import has_cycle, preference_matrix
 from gpm_hf.training.initial_policy import InitialPolicy, ProgressCallback
+from gpm_hf.training.losses import (
+    divergence_terms,
+    gpo_residuals,
+    gpo_targets,
+    group_mean_scores,
+    opponent_mean_scores,
+    per_token,
+    squared_residuals,
+)
 from gpm_hf.training.online_gpo_config import OnlineGPOConfig
 from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both
 from gpm_hf.training.policy_adapter import load_if_adapter
@@ -24,9 +33,7 @@ from gpm_hf.training.preference_signal import (
     CallableSignal,
     GPMSignal,
     group_by_prompt,
-    group_mean_scores,
     load_preference_signal,
-    opponent_mean_scores,
 )
 from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.publishing_mixin import PublishingMixin
@@ -35,38 +42,6 @@ from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 
 _INITIAL_POLICY_FILE = "initial_policy.json"
-
-
-def gpo_targets(scores, gpo_beta, loss_type="gpo", log_z="zero", include_self=True, against="group"):
-    """
-    What beta times the log-ratio is regressed on: s_hat - beta log Z (paper equations 5.2 and 5.3).
-
-    Args:
-        scores (`torch.Tensor` of shape `(G, K, K)`, or `(G, K, M)` against an opponent): log-odds of each group; rows
-            and columns of unscorable responses NaN.
-        gpo_beta (`float`): the paper's beta.
-        loss_type (`str`, defaults to `"gpo"`): `"gpo"`: s_hat is the mean log-odds; `"sppo"`: the mean win probability
-            minus 1/2.
-        log_z (`str`, defaults to `"zero"`): `"zero"`, or `"group"`: log of the group's mean of exp(s_hat / beta).
-        include_self (`bool`, defaults to `True`): mean over the group, or over the others.
-        against (`str`, defaults to `"group"`): `"group"`: columns are the rows' responses themselves; `"opponent"`:
-            they are M responses of an opponent.
-
-    Returns:
-        `torch.Tensor` of shape `(G, K)`: in the unit of s_hat; NaN for an unscorable response.
-    """
-    if loss_type == "sppo":
-        # Win probabilities minus 1/2 are skew-symmetric as log-odds are, and 0 against oneself.
-        scores = scores.sigmoid() - 0.5
-    if against == "opponent":
-        targets = opponent_mean_scores(scores)
-    else:
-        targets = torch.stack([group_mean_scores(one, include_self) for one in scores])
-    if log_z == "group":
-        scorable = ~targets.isnan()
-        exponents = (targets / gpo_beta).masked_fill(~scorable, -torch.inf)
-        targets = targets - gpo_beta * (exponents.logsumexp(-1) - scorable.sum(-1).log())[:, None]
-    return targets
 
 
 class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
@@ -373,38 +348,31 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
     # --- the loss ---------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model, inputs):
-        prompt_ids, prompt_mask = inputs["prompt_ids"], inputs["prompt_mask"]
-        completion_ids, completion_mask = inputs["completion_ids"], inputs["completion_mask"]
-        mask = completion_mask if "tool_mask" not in inputs else completion_mask * inputs["tool_mask"]
-        log_probs, entropies, aux_loss = self._get_per_token_logps_and_entropies(
-            model,
-            torch.cat([prompt_ids, completion_ids], dim=1),
-            torch.cat([prompt_mask, completion_mask], dim=1),
-            completion_ids.size(1),
-            compute_entropy=True,
-            compute_aux_loss=self.aux_loss_enabled,
-            **{name: inputs[name] for name in _MODEL_INPUTS if name in inputs},
-        )
+        """
+        Mean over samples of ( beta log pi_theta(y|x)/pi_t(y|x) - (s_hat(y|x) - beta log Z) )^2, which is equation 5.3
+        times beta^2 (without `rescale_loss`: equation 5.3), see [`gpm_hf.training.losses`].
+        """
+        mode = "train" if self.model.training else "eval"
+        log_probs, entropies, aux_loss = self._token_log_probs(model, inputs)
         # GRPO leaves them out when the policy cannot have moved since it sampled.
         old_log_probs = inputs.get("old_per_token_logps", log_probs.detach())
-        lengths = mask.sum(-1)
+        mask = inputs["completion_mask"]
+        if "tool_mask" in inputs:
+            mask = mask * inputs["tool_mask"]
+        lengths, targets = mask.sum(-1), inputs["targets"]
 
-        # Equation 5.3, with both sides times beta: targets are in the unit of the scores.
-        log_ratio = ((log_probs - old_log_probs) * mask).sum(-1)
+        log_ratios = ((log_probs - old_log_probs) * mask).sum(-1)
         if self.args.length_normalize:
-            log_ratio = log_ratio / lengths.clamp(min=1)
-        targets = inputs["targets"]
+            log_ratios = per_token(log_ratios, lengths)
         # No target, or no token left (a truncated completion under `mask_truncated_completions`): no term in the sum.
         counts = ~targets.isnan() & (lengths > 0)
-        residual = (self.args.gpo_beta * log_ratio - targets).masked_fill(~counts, 0.0)
-        per_sample = residual**2 if self.args.rescale_loss else (residual / self.args.gpo_beta) ** 2
+        residuals = gpo_residuals(log_ratios, targets, self.args.gpo_beta).masked_fill(~counts, 0.0)
+        per_sample = squared_residuals(residuals, self.args.gpo_beta, self.args.rescale_loss)
         if "importance_sampling_ratio" in inputs:  # vLLM sampled with slightly other numbers: (B, 1)
             per_sample = per_sample * inputs["importance_sampling_ratio"].squeeze(1)
 
-        mode = "train" if self.model.training else "eval"
         if self.beta != 0.0:
-            ref_ratio = inputs["ref_per_token_logps"] - log_probs
-            kl = ref_ratio.exp() - ref_ratio - 1
+            kl = divergence_terms(log_probs, inputs["ref_per_token_logps"])
             if self.args.use_bias_correction_kl:
                 kl = kl * (log_probs - old_log_probs).exp()
             per_sample = per_sample + self.beta * (kl * mask).sum(-1) / lengths.clamp(min=1)
@@ -418,11 +386,24 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
         self.log_mean(mode, "entropy", entropies, mask)
         self.log_mean(mode, "gpo/target_abs", targets.abs(), counts)
-        self.log_mean(mode, "gpo/residual_abs", residual.abs(), counts)
-        self.log_mean(mode, "gpo/log_ratio_abs", log_ratio.abs(), counts)
+        self.log_mean(mode, "gpo/residual_abs", residuals.abs(), counts)
+        self.log_mean(mode, "gpo/log_ratio_abs", log_ratios.abs(), counts)
         if mode == "eval":  # the training's is logged by the parent
             self.log_mean(mode, "loss", per_sample, torch.ones_like(per_sample))
         return loss / (self.current_gradient_accumulation_steps if mode == "train" else 1.0)
+
+    def _token_log_probs(self, model, inputs):
+        """Log-probabilities and entropies of the completions' tokens, (B, length), and the loss of routers."""
+        completion_ids = inputs["completion_ids"]
+        return self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], completion_ids], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            completion_ids.size(1),
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+            **{name: inputs[name] for name in _MODEL_INPUTS if name in inputs},
+        )
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -446,18 +427,8 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         return policy_record(self, self._preference_name, "online", dataset_name, tags)
 
 
-_MODEL_INPUTS = (
-    "pixel_values",
-    "image_grid_thw",
-    "num_images",
-    "pixel_attention_mask",
-    "spatial_shapes",
-    "num_tiles",
-    "image_sizes",
-    "token_type_ids",
-    "mm_token_type_ids",
-    "image_position_ids",
-)
+# What models of images read beside ids and masks is in a batch under the names of this method's options.
+_MODEL_INPUTS = tuple(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
 
 
 def _as_list(value):

@@ -26,7 +26,6 @@ from gpm_hf.modeling import (
     GPMConfig,
     collate_groups,
     encode_group,
-    mean_scores,
     preference_matrix,
 )
 from gpm_hf.scoring import (
@@ -71,42 +70,6 @@ def group_by_prompt(prompts, group_size=None):
             )
         groups += [rows[start : start + group_size] for start in range(0, len(rows), group_size)]
     return sorted(groups)
-
-
-def group_mean_scores(scores, include_self=True):
-    """
-    Mean score of each response against the scorable ones of its group (paper equation 5.2).
-
-    Args:
-        scores (`torch.Tensor` of shape `(K, K)`): a skew-symmetric matrix, rows and columns of unscorable responses
-            NaN.
-        include_self (`bool`, defaults to `True`): as in [`~gpm_hf.modeling.mean_scores`].
-
-    Returns:
-        `torch.Tensor` of shape `(K,)`: in the unit of `scores`; NaN for what is unscorable, and for a response that is
-        the only scorable one of its group: there is nothing to compare it with.
-    """
-    means = torch.full_like(scores[..., 0], torch.nan)
-    scorable = ~scores.diagonal().isnan()
-    if scorable.sum() > 1:
-        means[scorable] = mean_scores(scores[scorable][:, scorable], include_self)
-    return means
-
-
-def opponent_mean_scores(scores):
-    """
-    Mean score of each response against the scorable responses of an opponent: over samples of mu, s_hat of equation
-    5.1 of the paper.
-
-    Args:
-        scores (`torch.Tensor` of shape `(..., K, M)`): the K responses' scores against the opponent's M; rows and
-            columns of unscorable responses NaN.
-
-    Returns:
-        `torch.Tensor` of shape `(..., K)`: in the unit of `scores`; NaN for what is unscorable, and for all K where no
-        response of the opponent is scorable.
-    """
-    return scores.nanmean(-1)
 
 
 class GPMSignal:

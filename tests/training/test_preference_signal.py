@@ -72,32 +72,6 @@ def test_empty_completions(accelerator):
     assert scores.isnan().all()
 
 
-def test_mean_scores_of_a_group():
-    from gpm_hf.training.preference_signal import group_mean_scores
-
-    nan = math.nan
-    scores = torch.tensor([[0.0, nan, 2.0], [nan, nan, nan], [-2.0, nan, 0.0]])
-    torch.testing.assert_close(group_mean_scores(scores), torch.tensor([1.0, nan, -1.0]), equal_nan=True)
-    torch.testing.assert_close(group_mean_scores(scores, False), torch.tensor([2.0, nan, -2.0]), equal_nan=True)
-    lone = torch.full((2, 2), nan)
-    lone[0, 0] = 0.0
-    assert group_mean_scores(lone).isnan().all()
-
-
-def test_targets_by_hand():
-    from gpm_hf.training.online_gpo_trainer import gpo_targets
-
-    scores = torch.tensor([[[0.0, 2.0], [-2.0, 0.0]]])
-    torch.testing.assert_close(gpo_targets(scores, 0.5), torch.tensor([[1.0, -1.0]]))
-    torch.testing.assert_close(gpo_targets(scores, 0.5, include_self=False), torch.tensor([[2.0, -2.0]]))
-    win = 1 / (1 + math.exp(-2.0)) - 0.5
-    torch.testing.assert_close(gpo_targets(scores, 0.5, "sppo"), torch.tensor([[win / 2, -win / 2]]))
-    log_z = 0.5 * math.log((math.exp(2.0) + math.exp(-2.0)) / 2)
-    torch.testing.assert_close(gpo_targets(scores, 0.5, log_z="group"), torch.tensor([[1 - log_z, -1 - log_z]]))
-    # A step of 1/beta = 1000 does not overflow.
-    assert gpo_targets(scores, 1e-3, log_z="group").isfinite().all()
-
-
 def test_grouping():
     from gpm_hf.training.preference_signal import group_by_prompt
 
