@@ -7,10 +7,11 @@ import warnings
 from gpm_hf.cli import conversion, data, evaluation, hub, inspection, policies, recipes, scoring, self_play, training
 from gpm_hf.cli.common import check_options
 from gpm_hf.cli.outputs import check_outputs
+from gpm_hf.errors import explanation, is_explained
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code, 1 for an error that the message explains."""
+    """Runs one command; returns the exit code, 1 for an error that its message explains."""
     parser = argparse.ArgumentParser(
         prog="gpm-hf",
         description="Preference models that can hold cycles: demonstrate, build data, score, compare, rank, evaluate.",
@@ -27,18 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         check_options(options)
         check_outputs(options)
         options.run(options)
-    except (ValueError, OSError, ImportError) as error:
-        if debug:
-            raise
-        message = str(error)
-        if "401" in message:
-            message += "\nLog in with `hf auth login`, or set HF_TOKEN."
-        print(f"gpm-hf {options.command}: {message}", file=sys.stderr)
-        return 1
     except Exception as error:
-        # The HTTP library below huggingface_hub has changed its name before, and its errors are not OSErrors.
-        if not type(error).__module__.startswith("httpx"):
+        if debug or not is_explained(error):
             raise
-        print(f"gpm-hf {options.command}: the Hub cannot be reached: {error}", file=sys.stderr)
+        print(f"gpm-hf {options.command}: {explanation(error)}", file=sys.stderr)
         return 1
     return 0

@@ -32,7 +32,8 @@ def _train(options: argparse.Namespace) -> None:
 
     launcher, script = split_options(options.options)
     module = f"gpm_hf.scripts.{options.kind.replace('-', '_')}"
-    launch_command(launch_command_parser().parse_args([*launcher, "--module", module, *script]))
+    # --quiet: a script that has said why it ends needs no traceback of the launcher's below it.
+    launch_command(launch_command_parser().parse_args([*launcher, "--quiet", "--module", module, *script]))
 
 
 def split_options(options: list[str]) -> tuple[list[str], list[str]]:

@@ -19,13 +19,14 @@ import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer, load_tokenizer
 from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.evaluation.plots.preference_plots import plot_policy_progress
 from gpm_hf.hub.local_paths import without_paths
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
+from gpm_hf.scripts.command_line import run_script
 
 
 @dataclass
@@ -93,11 +94,7 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
 
 def run() -> None:
     """Trains by what the command line says."""
-    main(
-        *TrlParser((GPOScriptArguments, OnlineGPOConfig, ModelConfig)).parse_args_and_config(
-            fail_with_unknown_args=True
-        )
-    )
+    run_script("gpo", main, GPOScriptArguments, OnlineGPOConfig, ModelConfig)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ The options are those of [`~gpm_hf.recipes.iterate_config.IterateConfig`] and, f
 where it was. On one device `gpm-hf iterate POLICY ...` is the same.
 """
 
-from trl import TrlParser
-
 from gpm_hf.recipes.iterate import run_iterate
 from gpm_hf.recipes.iterate_config import IterateConfig
+from gpm_hf.scripts.command_line import run_script
 from gpm_hf.training import OfflineGPOConfig
 
 
@@ -25,7 +24,7 @@ def main(config: IterateConfig, training: OfflineGPOConfig) -> None:
 
 def run() -> None:
     """Trains by what the command line says."""
-    main(*TrlParser((IterateConfig, OfflineGPOConfig)).parse_args_and_config(fail_with_unknown_args=True))
+    run_script("iterate", main, IterateConfig, OfflineGPOConfig)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ FOLDER` goes on with an interrupted run. The policy may be a folder with one `.g
 from dataclasses import dataclass, field
 
 from datasets import Dataset
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from gpm_hf import load_tokenizer
 from gpm_hf.data.policy_data import PAIR_RULES, all_responses, select_pairs
 from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
+from gpm_hf.scripts.command_line import run_script
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
 
 
@@ -91,11 +92,7 @@ def main(script_args: OfflineGPOScriptArguments, training_args: OfflineGPOConfig
 
 def run() -> None:
     """Trains by what the command line says."""
-    main(
-        *TrlParser((OfflineGPOScriptArguments, OfflineGPOConfig, ModelConfig)).parse_args_and_config(
-            fail_with_unknown_args=True
-        )
-    )
+    run_script("offline-gpo", main, OfflineGPOScriptArguments, OfflineGPOConfig, ModelConfig)
 
 
 if __name__ == "__main__":

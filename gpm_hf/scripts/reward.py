@@ -12,10 +12,11 @@ data set may be a local `.jsonl` file and the model a folder with one `.gguf` fi
 
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from gpm_hf import GPMRewardConfig, GPMRewardTrainer
 from gpm_hf.data.splits import load_preference_dataset, split_of
+from gpm_hf.scripts.command_line import run_script
 
 
 @dataclass
@@ -62,11 +63,7 @@ def main(script_args: RewardScriptArguments, training_args: GPMRewardConfig, mod
 
 def run() -> None:
     """Trains by what the command line says."""
-    main(
-        *TrlParser((RewardScriptArguments, GPMRewardConfig, ModelConfig)).parse_args_and_config(
-            fail_with_unknown_args=True
-        )
-    )
+    run_script("reward", main, RewardScriptArguments, GPMRewardConfig, ModelConfig)
 
 
 if __name__ == "__main__":
