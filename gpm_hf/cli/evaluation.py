@@ -21,8 +21,8 @@ def add_commands(commands: Any) -> None:
     cyclic.add_argument(
         "--dataset",
         required=True,
-        help="Hub data set, folder or file: rings (`prompt` and `responses` in ring order) or pairs (`prompt`, "
-        "`chosen`, `rejected`, `cycle_id`, `edge`)",
+        help="Hub data set, folder or file: rings (`prompt`, `responses` in ring order, `ring: true`) or pairs "
+        "(`prompt`, `chosen`, `rejected`, `cycle_id`, `edge`)",
     )
     cyclic.add_argument("--config", help="the data set's configuration, such as no_honesty")
     cyclic.add_argument("--split", default="train")

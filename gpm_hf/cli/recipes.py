@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
     table1.add_argument("--base", help="the backbone (default: SmolLM2-135M-Instruct)")
     table1.add_argument("--dimensions", type=int, nargs="+", default=[2, 4, 6, 8])
     table1.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    table1.add_argument("--rings", help="a file of real cycles: `prompt` and `responses` in ring order")
+    table1.add_argument("--rings", help="a file of real cycles: `prompt`, `responses` in ring order, `ring: true`")
     table1.add_argument("--keep", metavar="COLUMN=VALUE", help="only those rings whose column has this value")
     table1.set_defaults(run=_table1)
 

@@ -30,9 +30,11 @@ _NUMBER_COLUMNS = {
     *("chosen_probability", "rejected_probability", "ref_logps", "ref_chosen_logps", "ref_rejected_logps"),
 }
 _INTEGER_COLUMNS = {"edge", "num_correct"}
+_TRUTH_COLUMNS = {"ring"}
 _LIST_COLUMNS = {
     *("responses", "opponent_responses", "scores", "mean_scores", "policy_log_probs", "p_next", "models"),
     *("chosen_ids", "rejected_ids", "prompt_ids", "judgments", "completions", "turns", "choices"),
+    *("preferences", "pairs", "ranking", "ratings", "preference_matrix", "target_scores"),
 }
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -302,10 +304,14 @@ def _cell(name: str, text: str) -> Any:
             return json.loads(text, parse_constant=_refuse_constant) if text.strip() else None
         except (ValueError, RecursionError) as error:
             raise _malformed(f"not readable: `{name}` stands in a cell as JSON", error) from error
-    if name not in _NUMBER_COLUMNS and name not in _INTEGER_COLUMNS:
+    if name not in _NUMBER_COLUMNS | _INTEGER_COLUMNS | _TRUTH_COLUMNS:
         return text
     if not text.strip():
         return None
+    if name in _TRUTH_COLUMNS:
+        if text.strip().lower() not in ("true", "false"):
+            raise _malformed(f"not readable: `{name}` holds true, false or nothing")
+        return text.strip().lower() == "true"
     if name == "preference_probability" and text.strip().lower() in ("true", "false"):
         return float(text.strip().lower() == "true")
     form, kind = (_INTEGER, int) if name in _INTEGER_COLUMNS else (_NUMBER, float)

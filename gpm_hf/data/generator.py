@@ -59,7 +59,8 @@ def generate_rings(
         `attributes` (`list[str]` of length n, the name of each response's attribute) and `transitive` (`bool`). Ring:
         `responses[i]` is preferred to `responses[i + 1]` and the last to the first, starting at a random attribute.
         Transitive: `responses[i]` is preferred to `responses[j]` for all i < j. With `dominant` the rows also have
-        `dominant` (`True`), and the dominant response stands before these n.
+        `dominant` (`True`), and the dominant response stands before these n. Each row says the same by `ring`,
+        `ranking` or `preferences`, as groups to be trained on do.
 
     Raises:
         ValueError: a ring size or a share that makes no sense, unknown topics, or more prompts than can be told apart.
@@ -106,10 +107,21 @@ def generate_rings(
                     "responses": [responses[i] for i in order],
                     "attributes": [attributes[i] for i in order],
                     "transitive": transitive,
-                    **({"dominant": True} if dominant else {}),
+                    **_statement(ring_size, transitive, dominant),
                 }
             )
     return rows
+
+
+def _statement(size: int, transitive: bool, dominant: bool) -> dict[str, Any]:
+    """Who beats whom, as groups say it (see `judged_groups.py`)."""
+    if transitive:
+        return {"ranking": list(range(size + dominant)), **({"dominant": True} if dominant else {})}
+    if not dominant:
+        return {"ring": True}
+    edges = [[0, other] for other in range(1, size + 1)]
+    edges += [[1 + place, 1 + (place + 1) % size] for place in range(size)]
+    return {"preferences": edges, "dominant": True}
 
 
 def ring_pairs(

@@ -5,9 +5,6 @@ from typing import Any
 
 from gpm_hf.data.text import text_problem
 
-# How other data sets of several responses to a prompt say which are preferred.
-_OTHER_STATEMENTS = ("ranking", "ratings", "preferences", "preference_matrix", "target_scores", "scores")
-
 
 def named_responses(responses: Any) -> tuple[list[Any], list[str] | None]:
     """
@@ -31,27 +28,6 @@ def named_responses(responses: Any) -> tuple[list[Any], list[str] | None]:
         if problem := text_problem(text):
             raise ValueError(f"response {number if names is None else repr(names[number])} {problem}.")
     return texts, names
-
-
-def ring_of(row: Mapping[str, Any]) -> list[Any]:
-    """
-    The responses of a row that is a preference ring, each preferred to the next and the last to the first.
-
-    Raises:
-        ValueError: no list of responses or mapping of names to them (a table's has the names of all rows); a row that
-            says in another way who beats whom, and so would be taken for what it is not.
-    """
-    said = [name for name in _OTHER_STATEMENTS if row.get(name) is not None]
-    if said:
-        raise ValueError(
-            f"it has `responses` and {said}, which say in another way who beats whom, and would be read as a ring, "
-            "the last response preferred to the first. Make pairs of it (`prompt`, `chosen`, `rejected`), or remove "
-            "these columns where it is a ring."
-        )
-    responses = row["responses"]
-    if isinstance(responses, Mapping):
-        responses = {name: text for name, text in responses.items() if text is not None}
-    return named_responses(responses)[0]
 
 
 def as_group(row: Mapping[str, Any], place: str, outputs: Collection[str] = ()) -> dict[str, Any]:

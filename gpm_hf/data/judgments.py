@@ -163,6 +163,7 @@ def _as_row(row, members, responses, models, judge, both):
         "id": "/".join(str(part) for part in (row.get("id", ""), judge or "", ">".join(names)) if part != ""),
         "prompt": row["prompt"],
         "responses": [responses[member] for member in members],
+        "ring": True,
         "p_next": [float(both[i, j]) for i, j in zip(members, following)],
     }
     if models:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from gpm_hf.data.columns import dataset_of_rows
-from gpm_hf.data.groups import ring_of
+from gpm_hf.data.judged_groups import ring_of
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 GROUP_FEATURES = Features(
@@ -33,8 +33,9 @@ def ring_to_pairs(rows: Iterable[Mapping[str, Any]], distinct: bool = True) -> D
     Preference pairs out of rings.
 
     Args:
-        rows: `prompt` (none where the responses begin with it) and `responses`, n of them in ring order, a list or a
-            mapping of names to them: each is preferred to the next and the last to the first; optionally `id`.
+        rows: `prompt` (none where the responses begin with it), `responses`, n of them in ring order, a list or a
+            mapping of names to them, and `ring: true`: each is preferred to the next and the last to the first;
+            optionally `id`.
         distinct: keep a pair that several rings share once, with the first one's name, as for training; else once for
             each ring.
 
@@ -48,8 +49,6 @@ def ring_to_pairs(rows: Iterable[Mapping[str, Any]], distinct: bool = True) -> D
             responses = ring_of(row)
         except ValueError as error:
             raise ValueError(f"Row {number}: {error}") from error
-        if len(responses) < 3:
-            raise ValueError(f"Row {number} has {len(responses)} responses; a ring has at least three.")
         prompt = {"prompt": row["prompt"]} if row.get("prompt") is not None else {}
         for edge, (chosen, rejected) in enumerate(ring_edges(responses)):
             key = (str(prompt), str(chosen), str(rejected))

@@ -8,6 +8,7 @@ from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_datase
 
 from gpm_hf.data.columns import check_text_columns, dataset_of_files, stream_of_files
 from gpm_hf.data.files import form_of
+from gpm_hf.data.judged_groups import is_grouped, read_judged_group
 from gpm_hf.data.rings import ring_to_pairs
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -99,16 +100,25 @@ def load_preference_dataset(
     name: str, config: str | None = None, keep: str | None = None, streaming: bool = False
 ) -> DatasetDict | IterableDatasetDict:
     """
-    Loads preference pairs, see [`load_splits`] for the arguments. Rows with `responses` but no `chosen` are preference
-    rings, and become one row per edge (see [`ring_to_pairs`]).
+    Loads preference data, see [`load_splits`] for the arguments: pairs, or groups of responses that say who beats whom
+    (see [`gpm_hf.data.judged_groups`]). Groups are checked, those of a stream when they are read. A file of rings
+    becomes one row per pair, each once, however many rings share it.
+
+    Raises:
+        ValueError: also for rows with `responses` that say nothing or say it badly, naming the first.
     """
     splits = load_splits(name, config, keep, streaming)
     for split, rows in splits.items():
-        columns = column_names(rows)
-        if "responses" in columns and "chosen" not in columns:
-            if streaming:
-                raise ValueError(f"{name} holds preference rings, which cannot be streamed: load them whole.")
-            splits[split] = ring_to_pairs(rows)
+        if is_grouped(column_names(rows)) and not streaming:
+            only_rings = True
+            for number, row in enumerate(rows):
+                try:
+                    read_judged_group(row)
+                except ValueError as error:
+                    raise ValueError(f"{name}, row {number}: {error}") from error
+                only_rings &= row.get("ring") is True
+            if only_rings:
+                splits[split] = ring_to_pairs(rows)
     return splits
 
 

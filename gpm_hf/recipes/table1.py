@@ -57,7 +57,7 @@ def run_table1(
         base: the backbone, a name or path. Default: SmolLM2-135M-Instruct, as in the demonstration.
         dimensions: embedding dimensions of the general preference models.
         seeds: of the systematic cycles and of the training on them.
-        rings: a file with real cycles (`prompt` and `responses` in ring order).
+        rings: a file with real cycles (`prompt`, `responses` in ring order, `ring: true`).
         keep: `"COLUMN=VALUE"`, which of its rows.
 
     Returns:

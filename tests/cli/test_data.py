@@ -46,7 +46,8 @@ def test_build_from_judgements_writes_rings_for_the_trainer(capsys, tmp_path):
     (tmp_path / "judged.jsonl").write_text(json.dumps(row))
     code, out, _ = ask(capsys, "build-cyclic", tmp_path / "judged.jsonl", tmp_path / "rings.jsonl", "--judge", "ann")
     assert code == 0 and "averaging both orders removes 0" in out
-    assert json.loads((tmp_path / "rings.jsonl").read_text())["responses"] == ["x", "y", "z"]
+    written = json.loads((tmp_path / "rings.jsonl").read_text())
+    assert written["responses"] == ["x", "y", "z"] and written["ring"] is True
 
 
 def test_generate_writes_pairs(capsys, tmp_path):

@@ -9,7 +9,7 @@ from tests.cli.conftest import PROMPT, RESPONSES, ask
 
 @pytest.fixture
 def rings(tmp_path):
-    rows = [{"prompt": prompt, "responses": RESPONSES} for prompt in (PROMPT, "And cake?")]
+    rows = [{"prompt": prompt, "responses": RESPONSES, "ring": True} for prompt in (PROMPT, "And cake?")]
     (tmp_path / "rings.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return tmp_path / "rings.jsonl"
 

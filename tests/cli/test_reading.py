@@ -51,7 +51,7 @@ def test_responses_by_name_are_scored_and_keep_their_names(capsys, folder, expec
 def test_a_ring_by_name_is_evaluated_by_its_texts(capsys, folder, tmp_path):
     found = []
     for number, responses in enumerate((RESPONSES, NAMED["responses"])):
-        path = write(tmp_path / f"{number}.jsonl", {"prompt": PROMPT, "responses": responses})
+        path = write(tmp_path / f"{number}.jsonl", {"prompt": PROMPT, "responses": responses, "ring": True})
         _, out, _ = ask(capsys, "eval", "cyclic", folder, "--dataset", path, "--format", "json")
         found.append(json.loads(out))
     assert found[0] == found[1] and found[0]["pairs"] == 3
@@ -191,8 +191,8 @@ def test_cycles_of_conversations_without_a_prompt(capsys, folder, tmp_path):
         {"chosen": conversation("How?", a), "rejected": conversation("How?", b), "cycle_id": "c", "edge": edge}
         for edge, (a, b) in enumerate(zip(texts, [*texts[1:], texts[0]]))
     ]
-    rings = [{"responses": [conversation("How?", text) for text in texts]}]
-    with_prompt = [{"prompt": "How?", "responses": texts}]
+    rings = [{"responses": [conversation("How?", text) for text in texts], "ring": True}]
+    with_prompt = [{"prompt": "How?", "responses": texts, "ring": True}]
     found = []
     for rows in (with_prompt, rings, pairs):
         path = write(tmp_path / "in.jsonl", *rows)

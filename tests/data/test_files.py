@@ -190,8 +190,8 @@ def test_a_folder_of_files(tmp_path):
 
 
 def test_responses_by_name_are_a_ring_in_their_order(tmp_path):
-    named = {"prompt": "p", "responses": {"b": "1", "a": "2", "c": "3"}}
-    rows = [named, {"prompt": "q", "responses": ["1", "2", "3"]}]
+    named = {"prompt": "p", "responses": {"b": "1", "a": "2", "c": "3"}, "ring": True}
+    rows = [named, {"prompt": "q", "responses": ["1", "2", "3"], "ring": True}]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     pairs = load_preference_dataset(str(tmp_path / "x.jsonl"))["train"]
     assert [(row["chosen"], row["rejected"]) for row in pairs] == [("1", "2"), ("2", "3"), ("3", "1")] * 2
@@ -207,14 +207,6 @@ def test_rows_are_chosen_by_a_column_in_a_stream_too(tmp_path):
         assert [row["prompt"] for row in rows] == ["a"]
     with pytest.raises(ValueError, match=r"one of \['prompt', 'judge'\]"):
         load_splits(str(tmp_path / "x.csv"), keep="who=x", streaming=True)
-
-
-@pytest.mark.parametrize("name", ["ranking", "ratings", "preferences", "preference_matrix", "target_scores", "scores"])
-def test_a_ranked_list_is_not_taken_for_a_ring(tmp_path, name):
-    row = {"prompt": "Name a fruit.", "responses": ["A ripe plum.", "An apple.", "A carrot."], name: [0, 1, 2]}
-    (tmp_path / "x.jsonl").write_text(json.dumps(row))
-    with pytest.raises(ValueError, match=rf"Row 0: .*\['{name}'\], which say in another way who beats whom"):
-        load_preference_dataset(str(tmp_path / "x.jsonl"))
 
 
 def test_sampled_responses_by_name(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
 from gpm_hf.data.generator_texts import ATTRIBUTE_TIP_SENTENCES, ATTRIBUTES, TIP_SENTENCES, TOPICS
+from gpm_hf.data.judged_groups import read_judged_group
 
 
 def by_attribute(rows):
@@ -68,6 +69,16 @@ def test_transitive_rows_hold_the_same_texts(size):
         assert (ring["prompt"], ring["topic"]) == (row["prompt"], row["topic"])
         assert dict(zip(ring["attributes"], ring["responses"])) == dict(zip(row["attributes"], row["responses"]))
         assert row["attributes"] == list(ATTRIBUTES)[:size]
+
+
+@pytest.mark.parametrize(("share", "dominant"), [(0.5, False), (0.5, True)])
+def test_rows_state_the_pairs_that_are_made_of_them(share, dominant):
+    """`ring`, `ranking` and `preferences`, read as groups to be trained on, are what `ring_pairs` makes of a row."""
+    for row in generate_rings(20, 4, seed=3, transitive_share=share, dominant=dominant):
+        group = read_judged_group(row)
+        stated = {(group.responses[pair.first], group.responses[pair.second]) for pair in group.pairs}
+        assert stated == {(pair["chosen"], pair["rejected"]) for pair in ring_pairs([row])}
+        assert len(stated) == len(group.pairs) and {pair.probability for pair in group.pairs} == {1.0}
 
 
 def test_a_transitive_share_ranks_that_many_prompts_and_changes_no_text():
@@ -204,7 +215,10 @@ def test_without_a_dominant_response_nothing_is_changed():
         ring_pairs(generate_rings(count, size, seed, share), label_noise=0.1, seed=2, equal_size=equal)
         for count, size, seed, share, equal in kinds
     ]
-    written.append(generate_rings(30, 5, 3, 0.3))
+    rows = generate_rings(30, 5, 3, 0.3)
+    statements = [{name: row.pop(name) for name in ("ring", "ranking") if name in row} for row in rows]
+    assert statements == [{"ranking": list(range(5))} if row["transitive"] else {"ring": True} for row in rows]
+    written.append(rows)
     digest = hashlib.sha256(json.dumps(written).encode()).hexdigest()
     assert digest == "c50cbd5179147af5aa36b5308283f9bd72d2c105a627460ab0e67cf0a72783b3"
 

@@ -4,7 +4,10 @@ import pytest
 
 from gpm_hf.data.rings import ranked_instead, ring_to_pairs
 
-RINGS = [{"id": "x", "prompt": "p", "responses": ["a", "b", "c"]}, {"prompt": "p", "responses": ["a", "b", "d"]}]
+RINGS = [
+    {"id": "x", "prompt": "p", "responses": ["a", "b", "c"], "ring": True},
+    {"prompt": "p", "responses": ["a", "b", "d"], "ring": True},
+]
 
 
 def test_a_shared_pair_is_kept_once_or_for_each_ring():
@@ -18,11 +21,13 @@ def test_a_shared_pair_is_kept_once_or_for_each_ring():
     ]
     assert len(ring_to_pairs(RINGS, distinct=False)) == 6
     with pytest.raises(ValueError, match="at least three"):
-        ring_to_pairs([{"prompt": "p", "responses": ["a", "b"]}])
+        ring_to_pairs([{"prompt": "p", "responses": ["a", "b"], "ring": True}])
 
 
 def test_the_control_has_the_same_pairs_and_no_cycle():
-    rows = [{"prompt": str(n), "responses": [f"{n}{name}" for name in "abcd"], "id": n} for n in range(30)]
+    rows = [
+        {"prompt": str(n), "responses": [f"{n}{name}" for name in "abcd"], "id": n, "ring": True} for n in range(30)
+    ]
     pairs = list(ring_to_pairs(rows))
     ranked = ranked_instead(pairs, seed=3)
     assert ranked == ranked_instead(pairs, seed=3) != ranked_instead(pairs, seed=4)

@@ -20,9 +20,9 @@ def test_a_file_of_pairs(tmp_path):
 
 def test_rings_become_pairs_each_once(tmp_path):
     rings = [
-        {"id": "x", "prompt": "p", "responses": ["a", "b", "c"], "judge": "human"},
-        {"id": "y", "prompt": "p", "responses": ["a", "b", "d"], "judge": "human"},
-        {"id": "z", "prompt": "q", "responses": ["a", "b", "c"], "judge": "machine"},
+        {"id": "x", "prompt": "p", "responses": ["a", "b", "c"], "judge": "human", "ring": True},
+        {"id": "y", "prompt": "p", "responses": ["a", "b", "d"], "judge": "human", "ring": True},
+        {"id": "z", "prompt": "q", "responses": ["a", "b", "c"], "judge": "machine", "ring": True},
     ]
     name = write(tmp_path / "rings.jsonl", rings)
     pairs = load_preference_dataset(name, keep="judge=human")["train"].to_list()
@@ -37,8 +37,8 @@ def test_rings_become_pairs_each_once(tmp_path):
 
 
 def test_errors_name_the_cause(tmp_path):
-    name = write(tmp_path / "rings.jsonl", [{"prompt": "p", "responses": ["a", "b"], "judge": "human"}])
-    with pytest.raises(ValueError, match="Row 0 has 2 responses"):
+    name = write(tmp_path / "rings.jsonl", [{"prompt": "p", "responses": ["a", "b"], "judge": "human", "ring": True}])
+    with pytest.raises(ValueError, match=r"row 0: it has 2 of `responses` and `ring: true`"):
         load_preference_dataset(name)
     with pytest.raises(ValueError, match="COLUMN=VALUE"):
         load_preference_dataset(name, keep="human")
@@ -48,9 +48,10 @@ def test_errors_name_the_cause(tmp_path):
         load_preference_dataset(str(tmp_path / "absent.jsonl"))
 
 
-def test_the_real_cycles(shared):
+def test_the_real_cycles(tmp_path, shared):
     """The 194 cycles that people judged have 415 distinct pairs, and none contradicts another."""
-    name = str(shared / "data" / "cycles_vicuna80.jsonl")
+    rows = (shared / "data" / "cycles_vicuna80.jsonl").read_text(encoding="utf-8").splitlines()
+    name = write(tmp_path / "cycles.jsonl", [json.loads(row) | {"ring": True} for row in rows])
     pairs = load_preference_dataset(name, keep="judge=human (PRD)")["train"]
     found = {(row["prompt"], row["chosen"], row["rejected"]) for row in pairs}
     assert len(pairs) == len(found) == 415

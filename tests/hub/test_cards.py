@@ -37,7 +37,11 @@ def folder(tmp_path):
 
 @pytest.fixture
 def rings(tmp_path):
-    ring = {"prompt": "How do I bake bread?", "responses": ["Mix flour and water.", "I do not know.", "Buy it."]}
+    ring = {
+        "prompt": "How do I bake bread?",
+        "responses": ["Mix flour and water.", "I do not know.", "Buy it."],
+        "ring": True,
+    }
     (tmp_path / "rings.jsonl").write_text(json.dumps(ring))
     return tmp_path / "rings.jsonl"
 

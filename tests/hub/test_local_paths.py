@@ -114,7 +114,11 @@ def staged(monkeypatch):
 def test_nothing_that_is_pushed_names_a_local_path(trained, base, staged, capsys):
     """The trained folder says where its base is; what is pushed says the name that was given for it."""
     (trained / "results").mkdir(exist_ok=True)
-    rings = {"prompt": "How do I bake bread?", "responses": ["Mix flour and water.", "I do not know.", "Buy it."]}
+    rings = {
+        "prompt": "How do I bake bread?",
+        "responses": ["Mix flour and water.", "I do not know.", "Buy it."],
+        "ring": True,
+    }
     (trained.parent / "rings.jsonl").write_text(json.dumps(rings))
     arguments = ["eval", "cyclic", str(trained), "--dataset", str(trained.parent / "rings.jsonl")]
     assert main([*arguments, "--output", str(trained / "results" / "cyclic.json")]) == 0

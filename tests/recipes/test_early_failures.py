@@ -140,10 +140,10 @@ def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch
     options = {"base": "any", "dimensions": [2], "seeds": [0], "rings": str(rings)}
     with pytest.raises(FileNotFoundError, match=r"rings\.jsonl"):
         table1.run_table1(tmp_path / "out", **options)
-    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b"]}))
+    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b"], "ring": True}))
     with pytest.raises(ValueError, match="ring"):
         table1.run_table1(tmp_path / "out", **options)
-    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "c"]}))
+    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "c"], "ring": True}))
     with pytest.raises(ValueError, match=r"No row|COLUMN=VALUE"):
         table1.run_table1(tmp_path / "out", **options, keep="judge=me")
     for wrong, message in (({"dimensions": [2, 3]}, "not possible"), ({"seeds": []}, "no seeds")):
@@ -153,6 +153,6 @@ def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch
     table1.run_table1(tmp_path / "out", **options)
     assert len(trained) == 6
     # Other rings in a file of the same name are other rings: what is not theirs is kept.
-    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "d"]}))
+    rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "d"], "ring": True}))
     table1.run_table1(tmp_path / "out", **options)
     assert trained[6:] == ["real", "real", "real, ranked"]

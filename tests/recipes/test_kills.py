@@ -53,7 +53,10 @@ def test_kills_change_nothing(tmp_path, command, kills):
     write(tmp_path / "prompts.jsonl", [{"prompt": f"Question {n}?"} for n in range(12)])
     pairs = [{"prompt": f"Q{n}?", "chosen": "a" * (n % 7 + 1), "rejected": "b"} for n in range(60)]
     write(tmp_path / "pairs.jsonl", pairs)
-    write(tmp_path / "rings.jsonl", [{"prompt": f"Q{n}?", "responses": [f"{n}a", f"{n}b", f"{n}c"]} for n in range(6)])
+    write(
+        tmp_path / "rings.jsonl",
+        [{"prompt": f"Q{n}?", "responses": [f"{n}a", f"{n}b", f"{n}c"], "ring": True} for n in range(6)],
+    )
     write(tmp_path / "ratings.jsonl", [ratings(n) for n in range(40)])
     worker = Path(__file__).with_name("kill_worker.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}

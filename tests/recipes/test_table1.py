@@ -13,7 +13,9 @@ def test_the_table_has_every_model_and_a_second_run_trains_nothing(tmp_path, cap
     from gpm_hf.recipes import table1
 
     colors = ["red", "green", "blue"]
-    rings = [{"prompt": f"Question {n}?", "responses": [f"{n} {color}" for color in colors]} for n in range(8)]
+    rings = [
+        {"prompt": f"Question {n}?", "responses": [f"{n} {color}" for color in colors], "ring": True} for n in range(8)
+    ]
     (tmp_path / "rings.jsonl").write_text("\n".join(map(json.dumps, rings)))
     arguments = ["table1", "--base", save_backbone(tmp_path / "backbone"), "--output", str(tmp_path / "table")]
     arguments += ["--dimensions", "4", "--seeds", "0", "--rings", str(tmp_path / "rings.jsonl")]

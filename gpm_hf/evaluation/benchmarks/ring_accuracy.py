@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gpm_hf.data.groups import ring_of
+from gpm_hf.data.judged_groups import ring_of
 from gpm_hf.data.rings import ring_edges
 from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list, interval_text
 from gpm_hf.tables import markdown_table
@@ -176,9 +176,9 @@ def evaluate_cyclic(
     Scores cyclic preferences, each response of a prompt encoded once.
 
     Args:
-        rows: either rings, `prompt` and `responses`, a list or a mapping of names to them, in ring order (each is
-            preferred to the next, the last to the first; a pair counts in every ring that has it), or pairs, `prompt`,
-            `chosen`, `rejected` and, for whole cycles, `cycle_id` and `edge`.
+        rows: either rings, `prompt`, `responses`, a list or a mapping of names to them, in ring order and
+            `ring: true` (each is preferred to the next, the last to the first; a pair counts in every ring that has
+            it), or pairs, `prompt`, `chosen`, `rejected` and, for whole cycles, `cycle_id` and `edge`.
         score: from prompts and their groups of responses to log-odds matrices, such as a model's
             `preference_scores`.
 

@@ -19,7 +19,7 @@ RING = torch.tensor([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
 
 
 def rows(*groups, prompt="p"):
-    return [{"prompt": prompt, "responses": list(group)} for group in groups]
+    return [{"prompt": prompt, "responses": list(group), "ring": True} for group in groups]
 
 
 def test_a_ring_held_and_a_ring_broken():
