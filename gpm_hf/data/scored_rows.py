@@ -8,7 +8,7 @@ import numpy as np
 
 from gpm_hf.data.groups import named_responses
 from gpm_hf.data.sampled_ids import SampledIds, read_ids
-from gpm_hf.modeling import is_empty, read_group
+from gpm_hf.modeling import PromptError, is_empty, read_group
 from gpm_hf.modeling.messages_gpm import as_messages
 from gpm_hf.preference.arrays import read_scores
 
@@ -91,8 +91,10 @@ def named_matrices(rows: Sequence[tuple[str, Mapping[str, Any]]], scorer: Callab
     prompts, groups = [row["prompt"] for _, row in rows], [row["responses"] for _, row in rows]
     try:
         matrices = scorer(prompts, groups)
+    except PromptError as error:
+        raise ValueError(f"{rows[error.number][0]} cannot be scored: {error.reason}") from error
     except ValueError:
-        # The scorer counts prompts from the first of this call, so it is asked again, one by one.
+        # A function of someone's own, which does not say for which prompt: it is asked again, one by one.
         for (name, _), prompt, group in zip(rows, prompts, groups):
             try:
                 scorer([prompt], [group])

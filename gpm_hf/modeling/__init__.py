@@ -2,8 +2,9 @@
 
 from .configuration_gpm import GPMConfig
 from .encoding_gpm import EncodedGroup, collate_groups, encode_group
+from .errors_gpm import EmptyResponseError, PromptError, at_prompt
 from .evaluation_gpm import evaluation_mode
-from .messages_gpm import EmptyResponseError, is_empty, read_group
+from .messages_gpm import is_empty, read_group
 from .modeling_gpm import GPMForPreference, GPMOutput
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
@@ -29,6 +30,8 @@ __all__ = [
     "GPMForPreference",
     "GPMOutput",
     "PreferencePipeline",
+    "PromptError",
+    "at_prompt",
     "check_base_elsewhere",
     "check_one_model",
     "checked_date",

@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from .cache_gpm import PromptCache, cache_argument
 from .encoding_gpm import rows_of_groups
+from .errors_gpm import PromptError
 from .evaluation_gpm import evaluation_mode
 from .pooling_gpm import input_device
 
@@ -44,9 +45,10 @@ def embed_groups(model, groups, batch_size, max_batch_tokens):
             for index, pair in results.items()
             if any(values is not None and not bool(values.isfinite().all()) for values in pair)
         )
-        raise ValueError(
-            f"Prompt {number}: the model's embeddings are not finite. Its weights contain NaN or infinity, or its "
-            f"hidden states overflow in {model.dtype}: check the checkpoint, or load it in bfloat16 or float32."
+        raise PromptError(
+            number,
+            "the model's embeddings are not finite. Its weights contain NaN or infinity, or its hidden states "
+            f"overflow in {model.dtype}: check the checkpoint, or load it in bfloat16 or float32.",
         )
     return [results[index] for index in range(len(groups))]
 

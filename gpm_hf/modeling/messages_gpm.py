@@ -11,24 +11,13 @@ from dataclasses import dataclass
 
 from transformers.utils import logging
 
+from .errors_gpm import EmptyResponseError
+
 logger = logging.get_logger(__name__)
 
 # ShareGPT's names for who speaks; its other ones (tools and their results) have no single counterpart.
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-
-
-class EmptyResponseError(ValueError):
-    """
-    A response without text: there is nothing to prefer.
-
-    Attributes:
-        index (`int`): its number in the group.
-    """
-
-    def __init__(self, index, message):
-        super().__init__(message)
-        self.index = index
 
 
 @dataclass

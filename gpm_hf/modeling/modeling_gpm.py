@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .cache_gpm import CACHE_NAMES
 from .encoding_gpm import encode_group
 from .engine_gpm import embed_groups, embed_rows
+from .errors_gpm import PromptError, at_prompt
 from .heads_gpm import Float32Linear
 from .loading_gpm import HEADS, GPMPreTrainedModel
 from .messages_gpm import as_responses, is_list_of_prompts, listed
@@ -299,23 +300,26 @@ class GPMForPreference(GPMPreTrainedModel):
 
         Returns:
             `torch.FloatTensor` of shape (K, K), exactly skew-symmetric; or a list of N of them.
+
+        Raises:
+            ValueError: as [`~GPMForPreference.embed`]; of several prompts a [`PromptError`], which has the number.
         """
         prompt = listed(prompt)
         if not is_list_of_prompts(prompt):
-            return self.preference_scores(tokenizer, [prompt], [responses], batch_size, max_batch_tokens)[0]
+            try:
+                return self.preference_scores(tokenizer, [prompt], [responses], batch_size, max_batch_tokens)[0]
+            except PromptError as error:
+                raise ValueError(error.reason) from error
         responses = listed(responses)
         if len(prompt) != len(responses):
             raise ValueError(f"{len(prompt)} prompts need as many lists of responses, got {len(responses)}.")
-        groups = [
-            encode_group(tokenizer, one_prompt, its_responses, **self.config.encoding_options)
-            for one_prompt, its_responses in zip(prompt, responses)
-        ]
-        matrices = []
+        groups, matrices = [], []
+        for number, (one_prompt, its_responses) in enumerate(zip(prompt, responses)):
+            with at_prompt(number):
+                groups.append(encode_group(tokenizer, one_prompt, its_responses, **self.config.encoding_options))
         for number, (embeddings, scales) in enumerate(self.embed_groups(groups, batch_size, max_batch_tokens)):
-            try:
+            with at_prompt(number):
                 matrices.append(preference_matrix(embeddings, scales, self.config.tau))
-            except ValueError as error:
-                raise ValueError(f"Prompt {number}: {error}") from error
         return matrices
 
     def compare(self, tokenizer, prompt, a, b):

@@ -11,7 +11,8 @@ import json
 
 from transformers.utils import logging
 
-from .messages_gpm import REASONING_KEYS, EmptyResponseError
+from .errors_gpm import EmptyResponseError
+from .messages_gpm import REASONING_KEYS
 from .template_date_gpm import asks_for_date, fixed_templates
 
 logger = logging.get_logger(__name__)

@@ -62,7 +62,7 @@ def longest_sequence(config: PretrainedConfig, tokenizer: Any) -> int | None:
 
 
 def check_length(length: int, limit: int | None, what: str, remedy: str = MORE_IS_READ) -> None:
-    """Raises `ValueError` for a sequence over the limit; `what` names it, prompt number first."""
+    """Raises `ValueError` for a sequence over the limit; `what` names it."""
     if limit is not None and length > limit:
         raise ValueError(
             f"{what} has {length} tokens, more than the {limit} that the model reads. Leave it out or shorten it "

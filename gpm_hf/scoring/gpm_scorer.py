@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group, preference_matrix
+from gpm_hf.modeling import EncodedGroup, GPMConfig, at_prompt, encode_group, preference_matrix
 
 from .batches import check_length
 from .preference_model import load_preference_model
@@ -58,10 +58,13 @@ class GPMScorer(ScorerBase):
         self.max_batch_tokens = max_batch_tokens
 
     def _encode_groups(self, prompts: list, groups: list[list]) -> list[EncodedGroup]:
-        encoded = [self._encode(number, *pair) for number, pair in enumerate(zip(prompts, groups))]
-        longest = [max(len(ids) for ids in (*group.sequences, group.prompt_ids or [])) for group in encoded]
-        for number, length in enumerate(longest):
-            check_length(length, self.model.context_length, f"Prompt {number}: the prompt with a response", "")
+        encoded = []
+        for number, (prompt, responses) in enumerate(zip(prompts, groups)):
+            with at_prompt(number):
+                group = encode_group(self.tokenizer, prompt, responses, **self.model.config.encoding_options)
+                longest = max(len(ids) for ids in (*group.sequences, group.prompt_ids or []))
+                check_length(longest, self.model.context_length, "the prompt with a response", "")
+            encoded.append(group)
         return encoded
 
     def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
@@ -70,15 +73,7 @@ class GPMScorer(ScorerBase):
         config = self.model.config
         results = []
         for number, (group, (embeddings, scales)) in enumerate(zip(encoded, embedded)):
-            try:
+            with at_prompt(number):
                 matrix = preference_matrix(embeddings, scales, config.tau)
-            except ValueError as error:
-                raise ValueError(f"Prompt {number}: {error}") from error
             results.append((matrix, len(group.sequences) + (config.scale_gate and not group.prompt_is_inside)))
         return results
-
-    def _encode(self, number: int, prompt: Any, responses: list) -> EncodedGroup:
-        try:
-            return encode_group(self.tokenizer, prompt, responses, **self.model.config.encoding_options)
-        except ValueError as error:
-            raise ValueError(f"Prompt {number}: {error}") from error

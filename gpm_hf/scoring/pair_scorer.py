@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from gpm_hf.modeling import at_prompt
+
 from .batches import check_length
 from .pair_text import as_text
 from .scorer import ScorerBase
@@ -45,19 +47,15 @@ class PairScorer(ScorerBase):
         cells: list[tuple[int, int, int]] = []
         rows: list[list[int]] = []
         for number, (prompt, responses) in enumerate(zip(prompts, groups)):
-            try:
+            with at_prompt(number):
                 texts = [as_text(response, "assistant") for response in responses]
                 shown = self._prompt_text(prompt)
-            except ValueError as error:
-                raise ValueError(f"Prompt {number}: {error}") from error
-            for i, j in permutations(range(len(responses)), 2):
-                if i < j or self.both_orders:
-                    ids = self._encode(shown, texts[i], texts[j])
-                    check_length(
-                        len(ids), self.max_length, f"Prompt {number}: the prompt with the responses {i} and {j}"
-                    )
-                    cells.append((number, i, j))
-                    rows.append(ids)
+                for i, j in permutations(range(len(responses)), 2):
+                    if i < j or self.both_orders:
+                        ids = self._encode(shown, texts[i], texts[j])
+                        check_length(len(ids), self.max_length, f"the prompt with the responses {i} and {j}")
+                        cells.append((number, i, j))
+                        rows.append(ids)
         return cells, rows
 
     def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:

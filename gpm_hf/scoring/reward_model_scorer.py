@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from gpm_hf.modeling import GPMConfig, checked_date, encode_group
+from gpm_hf.modeling import GPMConfig, at_prompt, checked_date, encode_group
 
 from .batches import check_length, longest_sequence
 from .scorer import ScorerBase, name_of, reward_differences
@@ -91,9 +91,10 @@ class RewardModelScorer(ScorerBase):
         """What the model reads: a row of token ids for each response, group by group; raises as scoring does."""
         rows = []
         for number, (prompt, responses) in enumerate(zip(prompts, groups)):
-            for index, row in enumerate(self._encode(number, prompt, responses)):
-                check_length(len(row.ids), self.max_length, f"Prompt {number}: the prompt with response {index}")
-                rows.append(row)
+            with at_prompt(number):
+                for index, row in enumerate(self._encode(prompt, responses)):
+                    check_length(len(row.ids), self.max_length, f"the prompt with response {index}")
+                    rows.append(row)
         return rows
 
     def _encode_groups(self, prompts: list, groups: list[list]) -> list[Row]:
@@ -125,17 +126,15 @@ class RewardModelScorer(ScorerBase):
         sizes = [len(responses) for responses in groups]
         return [(reward_differences(own) / self.temperature, len(own)) for own in rewards.split(sizes)]
 
-    def _encode(self, number: int, prompt: Any, responses: list) -> list[Row]:
+    def _encode(self, prompt: Any, responses: list) -> list[Row]:
+        are_strings = all(isinstance(text, str) for text in (prompt, *responses))
         if not self.text_pair:
-            try:
-                if self.plain_text and all(isinstance(text, str) for text in (prompt, *responses)):
-                    prompt, responses = None, [prompt + response for response in responses]
-                group = encode_group(self.tokenizer, prompt, responses, template_date=self.template_date)
-                return [Row(ids) for ids in group.sequences]
-            except ValueError as error:
-                raise ValueError(f"Prompt {number}: {error}") from error
-        if not all(isinstance(text, str) for text in (prompt, *responses)):
-            raise ValueError(f"Prompt {number}: with `text_pair` the prompt and the responses must be strings.")
+            if self.plain_text and are_strings:
+                prompt, responses = None, [prompt + response for response in responses]
+            group = encode_group(self.tokenizer, prompt, responses, template_date=self.template_date)
+            return [Row(ids) for ids in group.sequences]
+        if not are_strings:
+            raise ValueError("with `text_pair` the prompt and the responses must be strings.")
         encoded = self.tokenizer([prompt] * len(responses), list(responses), return_token_type_ids=True)
         return [Row(*pair) for pair in zip(encoded["input_ids"], encoded["token_type_ids"])]
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from gpm_hf.modeling import read_group
+from gpm_hf.modeling import PromptError, at_prompt, read_group
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class ScorerBase(ABC):
             prompts, groups: as in [`Scorer`].
 
         Raises:
-            ValueError: an empty group or response, a sequence that is too long, scores that are not finite; the
-                message names the prompt by its number, the first being 0. Nothing is truncated.
+            PromptError: an empty group or response, a sequence that is too long, scores that are not finite. It has
+                the prompt's number, the first being 0. Nothing is truncated.
+            ValueError: for what is about no single prompt.
         """
         prompts, groups = read_groups(prompts, groups, self.needs_prompt)
         if not prompts:
@@ -111,9 +112,10 @@ class ScorerBase(ABC):
             matrix, passes = found if isinstance(found, tuple) else (found, 0)
             matrix = matrix.detach().float().cpu()
             if not bool(matrix.isfinite().all()):
-                raise ValueError(
-                    f"Prompt {number}: the scores by {self.name} are not finite. The model's weights contain NaN or "
-                    "infinity, or its states overflow in its type: check the checkpoint, or load it in float32."
+                raise PromptError(
+                    number,
+                    f"the scores by {self.name} are not finite. The model's weights contain NaN or infinity, or its "
+                    "states overflow in its type: check the checkpoint, or load it in float32.",
                 )
             asymmetry = None if self.asymmetry is None else largest_asymmetry(matrix)
             results.append(ScoredMatrix(self._finish(matrix), passes, asymmetry))
@@ -137,9 +139,10 @@ class ScorerBase(ABC):
         for number, prompt in enumerate(prompts, start=1):
             try:
                 self._encode_groups(*read_groups([prompt], [["A", "B"]]))
-            except ValueError as error:
-                told = str(error).removeprefix("Prompt 0: ")
-                raise ValueError(f"{source}, row {number}: {self.name} cannot read this prompt: {told}") from error
+            except PromptError as error:
+                raise ValueError(
+                    f"{source}, row {number}: {self.name} cannot read this prompt: {error.reason}"
+                ) from error
 
     def _encode_groups(self, prompts: list, groups: list[list]) -> Any:
         """What the model reads of groups, `None` where it encodes nothing; raises as scoring does."""
@@ -197,7 +200,7 @@ def read_groups(prompts: list, groups: list[list], needs_prompt: bool = True) ->
     Where a prompt is not needed, it may be `None`.
 
     Raises:
-        ValueError: where they are not as in [`Scorer`], naming the prompt by its number.
+        ValueError: where they are not as in [`Scorer`]; about one prompt, a [`~gpm_hf.modeling.PromptError`].
     """
     if isinstance(prompts, str) or isinstance(groups, str) or len(prompts) != len(groups):
         raise ValueError(
@@ -206,15 +209,10 @@ def read_groups(prompts: list, groups: list[list], needs_prompt: bool = True) ->
         )
     read = []
     for number, (prompt, responses) in enumerate(zip(prompts, groups)):
-        try:
+        with at_prompt(number):
             group = read_group(prompt, responses)
-        except ValueError as error:
-            reason = str(error).replace("`responses`", "its responses").replace("Response ", "response ", 1)
-            raise ValueError(f"Prompt {number}: {reason}") from error
-        if group.prompt is None and needs_prompt:
-            raise ValueError(
-                f"Prompt {number} is a NoneType, and {group.why_no_prompt}; give a string or chat messages."
-            )
+            if group.prompt is None and needs_prompt:
+                raise ValueError(f"it is None, and {group.why_no_prompt}; give a string or chat messages.")
         read.append((group.prompt, group.responses))
     return [prompt for prompt, _ in read], [responses for _, responses in read]
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from gpm_hf.modeling import PromptError
+
 from .scorer import ScorerBase
 
 
@@ -88,15 +90,17 @@ class CallableScorer(ScorerBase):
         for number, (matrix, responses) in enumerate(zip(matrices, groups)):
             size = len(responses)
             if matrix.shape != (size, size):
-                raise ValueError(
-                    f"Prompt {number}: {self.name} returned a matrix of shape {tuple(matrix.shape)} for {size} "
-                    f"responses; {(size, size)} is needed."
+                raise PromptError(
+                    number,
+                    f"{self.name} returned a matrix of shape {tuple(matrix.shape)} for {size} responses; "
+                    f"{(size, size)} is needed.",
                 )
             # Not "> 0": NaN is for the check of all scorers to name.
             if bool((matrix.diagonal().abs() > 1e-4).any()):
-                raise ValueError(
-                    f"Prompt {number}: {self.name} prefers a response to itself, by {matrix.diagonal().tolist()}. It "
-                    "must return log-odds; a matrix of probabilities P becomes one by `log(P / (1 - P))`."
+                raise PromptError(
+                    number,
+                    f"{self.name} prefers a response to itself, by {matrix.diagonal().tolist()}. It must return "
+                    "log-odds; a matrix of probabilities P becomes one by `log(P / (1 - P))`.",
                 )
         passes = self.passes or (lambda size: 0)
         return [(matrix, passes(len(matrix))) for matrix in matrices]

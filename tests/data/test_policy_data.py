@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from gpm_hf.data.policy_data import all_responses, score_rows, select_pairs
+from gpm_hf.modeling import PromptError
 from tests.conftest import build_gpm, build_tokenizer
 
 TEXTS = [f"Answer {chr(65 + i)} is {'very ' * (i % 4)}good." for i in range(16)]
@@ -108,6 +109,16 @@ def test_refused_rows_and_scores():
 
     with pytest.raises(ValueError, match=r"row 1 cannot be scored: Prompt 0: too long"):
         score_rows(rows, refuse)
+    calls = []
+
+    def number(prompts, groups):
+        calls.append(prompts)
+        raise PromptError(1, "too long.")
+
+    # The row's number is in the error: nothing is scored again to find it.
+    with pytest.raises(ValueError, match=r"^row 1 cannot be scored: too long\.$"):
+        score_rows(rows, number)
+    assert calls == [["a", "b"]]
     with pytest.raises(ValueError, match=r"row 1: The preference matrix is not skew-symmetric"):
         score_rows(rows, lambda prompts, groups: [torch.zeros(2, 2), torch.ones(2, 2)])
     with pytest.raises(ValueError, match=r"row 0: The preference matrix has the non-finite entry"):

@@ -1,10 +1,12 @@
 """The protocol and what all scorers share: checks of the input, the measure of asymmetry, the order of results."""
 
 import math
+import pickle
 
 import pytest
 import torch
 
+from gpm_hf.modeling import PromptError, at_prompt
 from gpm_hf.scoring import ConstantScorer, Scorer, ScorerBase, largest_asymmetry
 from tests.scoring.models import GROUPS, PROMPTS
 
@@ -75,14 +77,24 @@ def test_scores_that_are_not_finite(value):
     [
         (["x"], [["a"], ["b"]], "of lengths 1 and 2"),
         ("x", ["a"], "takes a list of prompts"),
-        (["x", None], [["a"], ["b"]], "Prompt 1 is a NoneType"),
-        (["x", "y"], [["a"], []], "Prompt 1: its responses must be a list"),
-        (["x", "y"], [["a"], "bc"], "Prompt 1: its responses must be a list"),
-        (["x", "y"], [["a"], ["b", " \n"]], r"Prompt 1: response 1 is empty.*Leave it out"),
-        (["x", "y"], [["a"], ["b", [{"role": "assistant", "content": ""}]]], "Prompt 1: response 1 is empty"),
-        (["x", "y"], [["a"], ["b", 3]], "Prompt 1: response 1 is a int"),
+        (["x", None], [["a"], ["b"]], "Prompt 1: it is None, and "),
+        (["x", "y"], [["a"], []], "Prompt 1: `responses` must be a list"),
+        (["x", "y"], [["a"], "bc"], "Prompt 1: `responses` must be a list"),
+        (["x", "y"], [["a"], ["b", " \n"]], r"Prompt 1: Response 1 is empty.*Leave it out"),
+        (["x", "y"], [["a"], ["b", [{"role": "assistant", "content": ""}]]], "Prompt 1: Response 1 is empty"),
+        (["x", "y"], [["a"], ["b", 3]], "Prompt 1: Response 1 is a int"),
     ],
 )
 def test_wrong_input_is_named(prompts, groups, message):
     with pytest.raises(ValueError, match=message):
         ConstantScorer()(prompts, groups)
+
+
+def test_errors_have_the_prompts_number_as_data():
+    with pytest.raises(PromptError) as found:
+        ConstantScorer()(["x", "y", "z"], [["a"], ["b"], ["c", " "]])
+    error = pickle.loads(pickle.dumps(found.value))
+    assert (error.number, str(error)) == (2, f"Prompt 2: {error.reason}") and error.reason.startswith("Response 1 is")
+    # Called for one prompt at a time, a scorer counts it as its first.
+    with pytest.raises(PromptError, match=r"^Prompt 7: too long$"), at_prompt(7):
+        raise PromptError(0, "too long")
