@@ -81,12 +81,12 @@ def _interval_line(result: "CyclicResult") -> str:
 
 def _draw_cycles(path: str, rows: Any, model: Any, tokenizer: Any, at_most: int = 9) -> None:
     """One cycle of each of the first prompts that have one."""
-    from gpm_hf.evaluation.benchmarks.ring_accuracy import group_by_prompt
+    from gpm_hf.evaluation.benchmarks.ring_accuracy import rings_by_prompt
     from gpm_hf.evaluation.plots.preference_plots import CyclePanel, plot_cycles
     from gpm_hf.modeling import preference_matrix
 
     panels = []
-    for group in [group for group in group_by_prompt(rows) if group.cycles][:at_most]:
+    for group in [group for group in rings_by_prompt(rows) if group.cycles][:at_most]:
         ring = [group.responses[better] for better, _ in group.cycles[0]]
         embeddings, scales = model.embed(tokenizer, group.prompt, ring)
         prompt = group.prompt if isinstance(group.prompt, str) else group.prompt[-1]["content"]

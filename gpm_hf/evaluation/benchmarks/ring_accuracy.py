@@ -149,7 +149,7 @@ class CyclicGroup:
                 self.cycles.append(edges)
 
 
-def group_by_prompt(rows: Iterable[Mapping[str, Any]]) -> list[CyclicGroup]:
+def rings_by_prompt(rows: Iterable[Mapping[str, Any]]) -> list[CyclicGroup]:
     """Gathers rings or pairs, as [`evaluate_cyclic`] takes them, by prompt."""
     groups: dict[str, CyclicGroup] = {}
     for number, row in enumerate(rows):
@@ -185,7 +185,7 @@ def evaluate_cyclic(
     Raises:
         ValueError: no rows.
     """
-    groups = group_by_prompt(rows)
+    groups = rings_by_prompt(rows)
     if not groups:
         raise ValueError("There are no cyclic preferences to evaluate.")
     matrices = score([group.prompt for group in groups], [group.responses for group in groups])
@@ -206,7 +206,7 @@ def evaluate_pairs(
     """
     if len(rows) != len(log_odds) or not len(rows):
         raise ValueError(f"There are {len(rows)} pairs and {len(log_odds)} log-odds.")
-    groups = group_by_prompt(rows)
+    groups = rings_by_prompt(rows)
     matrices = {str(group.prompt): torch.zeros(len(group.responses), len(group.responses)) for group in groups}
     responses = {str(group.prompt): group.responses for group in groups}
     for row, value in zip(rows, log_odds):
