@@ -38,6 +38,7 @@ _BESIDE = (
     # Of a run: its record, and what a checkpoint has to go on with.
     "gpm_run.json",
     "initial_policy.json",
+    "running_figures.json",
     "*_results.json",
     "trainer_state.json",
     "training_args.bin",

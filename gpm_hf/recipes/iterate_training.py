@@ -1,7 +1,6 @@
 """The training of one iteration: from its scored answers to a whole folder with the next policy."""
 
 import copy
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 from accelerate import DistributedType, PartialState
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gpm_hf.data.policy_data import all_responses, select_pairs
 from gpm_hf.recipes.iterate_config import DPO_METHODS, METHODS, IterateConfig
@@ -17,6 +15,7 @@ from gpm_hf.recipes.policies import is_gguf
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer
 from gpm_hf.shards import written_rows
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
+from gpm_hf.training.checkpoints import whole_checkpoints
 from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
@@ -121,13 +120,13 @@ def last_whole_checkpoint(folder: str | Path, state: PartialState) -> str | None
     Raises:
         ValueError: a checkpoint that another number of processes wrote, which is left where it is.
     """
-    found = sorted(Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rsplit("-")[-1]))
-    for path in found:
+    whole, others = whole_checkpoints(folder)
+    for path in whole:
         _check_processes(path, state.num_processes)
-    whole = [path for path in found if _is_whole(path, state.num_processes)]
     state.wait_for_everyone()
     if state.is_main_process:
-        for path in set(found) - set(whole):
+        for path, lacks in others.items():
+            print(f"{path} is removed, it was not written to its end: {lacks}.", flush=True)
             shutil.rmtree(path)
     state.wait_for_everyone()
     return str(whole[-1]) if whole else None
@@ -136,33 +135,17 @@ def last_whole_checkpoint(folder: str | Path, state: PartialState) -> str | None
 def _check_processes(checkpoint: Path, processes: int) -> None:
     """
     Raises `ValueError` for a checkpoint of another number of processes: they would share rows, steps and the state of
-    the optimizer differently. One of fewer cannot be told from one that was cut off while some had yet to write.
+    the optimizer differently.
     """
+    # In which each process keeps the state of its random numbers.
     states = {path.name for path in checkpoint.glob("rng_state*.pth")}
-    if _has_state(checkpoint) and (states - set(_random_states(processes)) or len(states) in range(2, processes)):
+    expected = {"rng_state.pth"} if processes == 1 else {f"rng_state_{rank}.pth" for rank in range(processes)}
+    if states != expected:
         raise ValueError(
             f"{checkpoint} was not written by as many processes as there are now, {processes} (it holds "
             f"{', '.join(sorted(states))}): go on with as many as wrote it, or remove that folder to train this "
             "iteration from its beginning."
         )
-
-
-def _random_states(processes: int) -> list[str]:
-    """The files in which each process keeps the state of its random numbers."""
-    return ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-
-
-def _is_whole(checkpoint: Path, processes: int) -> bool:
-    """The trainer writes its state last, and each process the state of its random numbers."""
-    return _has_state(checkpoint) and all((checkpoint / name).exists() for name in _random_states(processes))
-
-
-def _has_state(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
 
 
 def _name_of(scorer: str) -> str:

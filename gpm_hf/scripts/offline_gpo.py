@@ -8,7 +8,8 @@ Trains a policy offline on responses that it sampled and a preference model scor
 The data are scored groups (`prompt`, `responses`, `scores`; see gpm_hf/data/policy_data.py), out of which
 `--selection` makes pairs or single responses, or rows that are made already. `--config FILE.yaml` reads any of the
 options from a file, `--use_peft` trains LoRA adapters, `--push_to_hub` uploads the result, `--resume_from_checkpoint
-FOLDER` goes on with an interrupted run. The policy may be a folder with one `.gguf` file.
+true` goes on from the last whole checkpoint (or from one that is named). The policy may be a folder with one `.gguf`
+file.
 """
 
 from dataclasses import dataclass, field

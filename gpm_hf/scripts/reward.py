@@ -6,8 +6,9 @@ Trains a preference model.
         --dataset_name trl-lib/ultrafeedback_binarized \
         --embedding_dim 6 --output_dir runs/gpm
 
-`--config FILE.yaml` reads any of the options from a file; `--embedding_dim 1` trains a Bradley-Terry reward model. The
-data set may be a local `.jsonl` file and the model a folder with one `.gguf` file.
+`--config FILE.yaml` reads any of the options from a file; `--embedding_dim 1` trains a Bradley-Terry reward model;
+`--resume_from_checkpoint true` goes on from the last whole checkpoint (or from one that is named). The data set may be
+a local `.jsonl` file and the model a folder with one `.gguf` file.
 """
 
 from dataclasses import dataclass, field

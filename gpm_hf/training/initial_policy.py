@@ -1,7 +1,6 @@
 """A fixed opponent for self-play: what the initial policy answered to a few prompts."""
 
 import json
-import warnings
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,6 +10,7 @@ from transformers import TrainerCallback
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
+from gpm_hf.files import written_whole
 from gpm_hf.training.opponents import decode_completions
 
 
@@ -82,11 +82,11 @@ class InitialPolicy:
         self.answers = Answers(*[gather_object(values)[: self.size] for values in columns])
 
     def save(self, path):
-        with open(path, "w") as file:
-            json.dump(asdict(self._sampled()), file)
+        with written_whole(path) as file:
+            json.dump(asdict(self._sampled()), file, allow_nan=False)
 
     def load(self, path):
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             self.answers = Answers(**json.load(file))
         if self.answers.prompts != [row["prompt"] for row in self.all_rows]:
             raise ValueError(
@@ -97,7 +97,7 @@ class InitialPolicy:
         if any(not isinstance(row, list) for row in self.answers.log_probs):
             raise ValueError(
                 f"{path} was written by an earlier version, which kept one log-probability per answer and not per "
-                "token. Remove it: win rates and divergence are then against the policy as resumed."
+                "token. Train from the beginning, or go on without `win_rate_prompts`."
             )
 
     def measure(self):
@@ -189,11 +189,6 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         if self.trainer.initial_policy.answers is not None:
             return  # from the checkpoint, or from an earlier call of `train`
-        if state.global_step > 0:
-            warnings.warn(
-                "The checkpoint holds no answers of the initial policy: win rates are against the policy as resumed.",
-                stacklevel=2,
-            )
         self.trainer.initial_policy.sample()
 
     def on_step_end(self, args, state, control, **kwargs):

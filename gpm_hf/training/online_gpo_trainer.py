@@ -10,7 +10,6 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import get_config_model_id
@@ -407,18 +406,21 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
-    def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
-        if self.initial_policy is not None and self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+    def write_beside_state(self, folder):
+        super().write_beside_state(folder)
+        if self.initial_policy is not None:
             self.initial_policy.save(folder / _INITIAL_POLICY_FILE)
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.initial_policy is not None and checkpoint is not None:
-            path = Path(checkpoint, _INITIAL_POLICY_FILE)
-            if path.exists():
-                self.initial_policy.load(path)
+    def check_checkpoint(self, folder):
+        super().check_checkpoint(folder)
+        if self.initial_policy is not None:
+            path = folder / _INITIAL_POLICY_FILE
+            if not path.is_file():
+                raise ValueError(
+                    f"{folder} holds no answers of the initial policy ({path.name}), so nothing could be measured "
+                    "against them: its run had no `win_rate_prompts`. Go on without, or train from the beginning."
+                )
+            self.initial_policy.load(path)
 
     # --- the Hub -------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,14 @@ import os
 from pathlib import Path
 
 from accelerate.utils import is_peft_model
-from transformers import Trainer
 
 from gpm_hf.files import written_whole
 from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import ADAPTER_BASE_NAME, check_base_elsewhere, check_one_model, saved_as_one_model
+from gpm_hf.training.checkpoints import WholeCheckpointsMixin
 
 
-class OneModelMixin(Trainer):
+class OneModelMixin(WholeCheckpointsMixin):
     """
     What a trainer saves (checkpoints, the final model) takes the place of what was in the folder, weights of another
     kind included: an adapter those of a whole model, one file those in shards; see

@@ -214,7 +214,7 @@ def test_a_training_goes_on_from_its_last_whole_checkpoint(world, tmp_path, monk
 def checkpoint(folder, step, *states, whole=True):
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    for name in states:
+    for name in (*states, "running_figures.json"):
         (path / name).write_bytes(b"")
     (path / "trainer_state.json").write_text('{"global_step": 2}' if whole else '{"global')
     return path
