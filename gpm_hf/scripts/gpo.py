@@ -8,11 +8,11 @@ Trains a policy against a preference model by online General Preference Optimiza
         --num_generations 4 --output_dir runs/gpo
 
 `--config FILE.yaml` reads any of the options from a file, `--use_peft` trains LoRA adapters, `--push_to_hub` uploads
-the result, `--resume_from_checkpoint true` goes on from the last whole checkpoint (or from one that is named). The data
-set may be a local `.jsonl` file with a `prompt` per line, and the policy a folder with one `.gguf` file.
-`--reward_funcs module.function` adds TRL reward functions. `--opponent reference` scores the responses against another policy's (the data set's
-`opponent_responses`, or samples of the initial policy) and `--opponent mixture --mixture_coef 0.5` against samples of
-Nash-MD's mixture, instead of against each other.
+the result, `--resume_from_checkpoint true` goes on from the last whole checkpoint (or from one that is named). The
+data set may be a local `.jsonl` file with a `prompt` per line, and the policy a folder with one `.gguf` file.
+`--reward_funcs module.function` adds TRL reward functions. `--opponent reference` scores the responses against another
+policy's (the data set's `opponent_responses`, or samples of the initial policy) and `--opponent mixture --mixture_coef
+0.5` against samples of Nash-MD's mixture, instead of against each other.
 """
 
 import importlib
