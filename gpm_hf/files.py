@@ -3,17 +3,24 @@
 import datetime
 import json
 import os
+import platform
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+# Whose what is not finished yet is: processes of another machine may write to the same disk.
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
+
 
 @contextmanager
 def written_whole(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """
-    Opens a file beside `path` for writing and renames it when the block ends well; on an error nothing is left.
+    Opens a file beside `path` for writing and renames it when the block ends well; on an error nothing is left, and
+    what a process that was killed has left goes with the next that writes this file.
 
     Args:
         path: the file to write; missing folders are made.
@@ -21,7 +28,7 @@ def written_whole(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = _aside(path, "part")
     try:
         with open(aside, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -33,7 +40,8 @@ def written_whole(path: str | Path, mode: str = "w") -> Iterator[IO]:
 @contextmanager
 def folder_written_whole(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
-    Makes a folder beside `path` to write into and renames it when the block ends well; on an error nothing is left.
+    Makes a folder beside `path` to write into and renames it when the block ends well; on an error nothing is left,
+    and what a process that was killed has left goes with the next that writes this folder.
 
     Args:
         path: the folder to write; it may exist empty, but not hold anything.
@@ -43,16 +51,17 @@ def folder_written_whole(path: str | Path, overwrite: bool = False) -> Iterator[
         FileExistsError: there is something at `path` already, and it is not to be replaced; or no folder.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and (overwrite or not any(path.iterdir()))):
-        raise FileExistsError(f"{path} exists already: name a folder that does not, or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = _aside(path, "part")
+    _refuse_full(path, overwrite)
     try:
         aside.mkdir()
         yield aside
+        # Another run may have been quicker.
+        _refuse_full(path, overwrite)
         if path.exists():
             # Renamed, so that a kill leaves nothing by halves: both are whole beside each other for a moment.
-            earlier = path.with_name(f".{path.name}.{os.getpid()}.old")
+            earlier = path.with_name(aside.name.removesuffix("part") + "old")
             path.rename(earlier)
             aside.rename(path)
             shutil.rmtree(earlier)
@@ -60,6 +69,62 @@ def folder_written_whole(path: str | Path, overwrite: bool = False) -> Iterator[
             aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_full(path: Path, overwrite: bool) -> None:
+    if path.exists() and not (path.is_dir() and (overwrite or not any(path.iterdir()))):
+        raise FileExistsError(f"{path} exists already: name a folder that does not, or remove it.")
+
+
+def _aside(path: Path, ending: str) -> Path:
+    """What this process writes before it takes the place of `path`; removes what others have left of theirs."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?:{re.escape(_HOST)}-)?(\d+)\.(?:part|old)")
+    with os.scandir(path.parent) as entries:
+        left = [entry for entry in entries if (found := pattern.fullmatch(entry.name)) and _is_left(int(found[1]))]
+    for entry in left:
+        if entry.name.endswith(".old") and not path.exists():
+            # Killed between two renames: this is what was to be replaced.
+            os.rename(entry.path, path)
+        elif entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.{ending}")
+
+
+def _is_left(process: int) -> bool:
+    """Whether a process will not finish what bears its number: it is gone, or its number is this one's by now."""
+    return process == os.getpid() or not _is_running(process)
+
+
+def _is_running(process: int) -> bool:
+    import psutil  # slow, and seldom needed
+
+    return psutil.pid_exists(process)
+
+
+def refuse_existing(path: str | Path, overwrite: bool = False) -> None:
+    """Raises `FileExistsError` for a path that exists, unless it is to be replaced."""
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists already: name another, or replace it by --overwrite.")
+
+
+@contextmanager
+def scratch_folder(purpose: str) -> Iterator[Path]:
+    """
+    A temporary folder for as long as the block lasts; those that killed processes have left go.
+
+    Args:
+        purpose: for its name, `gpm_hf_PURPOSE_PROCESS_...`.
+    """
+    own = rf"gpm_hf_{re.escape(purpose)}_{re.escape(_HOST)}-"
+    for path in Path(tempfile.gettempdir()).glob(f"gpm_hf_{purpose}_*"):
+        found = re.fullmatch(rf"{own}(\d+)_\w+", path.name)
+        if found and int(found[1]) != os.getpid() and not _is_running(int(found[1])):
+            shutil.rmtree(path, ignore_errors=True)
+    prefix = f"gpm_hf_{purpose}_{_HOST}-{os.getpid()}_"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def json_text(value: Any) -> str:

@@ -4,137 +4,187 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from gpm_hf.files import json_rows, json_text, written_whole
+from gpm_hf.locks import only_run
+from gpm_hf.records import Records
 
-_SETTINGS_FILE = "settings.json"
+Work = Callable[[int, list[dict[str, Any]]], Iterable[dict[str, Any]]]
+_SETTINGS = "settings"
+
+
+class Stage(NamedTuple):
+    """
+    Attributes:
+        name: of its parts, which lie in `.OUTPUT.NAME.parts`.
+        work: from a shard's number, counted from 0, and its rows to others. It must depend on these alone, for any
+            process may be asked for any shard.
+        settings: what the work depends on beside its rows, as JSON can hold it.
+    """
+
+    name: str
+    work: Work
+    settings: dict[str, Any]
 
 
 def map_in_shards(
     rows: Iterable[dict[str, Any]],
-    work: Callable[[int, list[dict[str, Any]]], Iterable[dict[str, Any]]],
+    work: Work,
     output: str | Path,
     settings: dict[str, Any],
     shard_size: int,
+    overwrite: bool = True,
+    first: Stage | None = None,
+    write: Callable[[Iterator[dict[str, Any]]], Any] | None = None,
 ) -> int:
     """
     Turns rows into the rows of a `.jsonl` file, in their order.
 
-    Finished shards are kept beside the output, in `.NAME.parts/`, each written whole and tied to the rows that it was
-    made of; a run that was killed goes on after them and ends with the same file, and one whose input was corrected
-    does those shards again that the correction touches. Under a launcher each process takes every n-th shard.
+    Finished shards are kept beside the output in one file, `.NAME.parts`, each found again by the settings and the
+    rows that it was made of; a run that was killed goes on after them and ends with the same file, and one whose input
+    was corrected does those shards again that the correction touches. Under a launcher each process takes every n-th
+    shard.
 
     Args:
         rows: read once, and never held but for one shard.
-        work: from a shard's number, counted from 0, and its rows to the rows to be written. It must depend on these
-            alone, for any process may be asked for any shard.
+        work: as in [`Stage`].
         output: the file to write.
-        settings: what the work depends on beside its rows, as JSON can hold it: a run goes on only where these are the
-            same. A run that finished no shard binds nobody.
+        settings: as in [`Stage`]. A run goes on only where these are the same; one that finished no shard binds
+            nobody.
         shard_size: rows worked on and written at once.
+        overwrite: whether the output may be there already, and is replaced.
+        first: what is done before with each shard, whose rows then go into `work`. Its parts are kept by themselves,
+            so that another `work` does not cost them.
+        write: writes the output, whole, from an iterator over all rows; default: as JSON Lines.
 
     Returns:
         The number of rows read, on all processes.
 
     Raises:
-        ValueError: finished parts of an interrupted run with other settings; no rows; an output that is a folder.
+        ValueError: another run is writing to this output; finished parts of an interrupted run with other settings; no
+            rows; an output that is a folder.
+        FileExistsError: the output is there, and is not to be replaced.
         RuntimeError: a launcher started several processes, and accelerate's state knows of one: on a CPU make it with
             `PartialState(cpu=True)` first.
     """
     if shard_size < 1:
         raise ValueError(f"{shard_size} rows at once: at least 1 is needed.")
-    if Path(output).is_dir():
-        raise ValueError(f"{output} is a folder: name a file to write.")
-    state = PartialState()
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if state.num_processes != launched:
-        raise RuntimeError(
-            f"The launcher started {launched} processes, but they are not connected ({state.distributed_type}): each "
-            "would do everything. On a CPU make `accelerate.PartialState(cpu=True)` first (`--device cpu`)."
-        )
     output = Path(output)
-    parts = output.with_name(f".{output.name}.parts")
-    if state.is_main_process:
-        _check_settings(parts, {**settings, "shard_size": shard_size}, output)
-    state.wait_for_everyone()
-
-    count = 0
-    bar = tqdm(unit=" rows", desc=output.stem, disable=not state.is_main_process)
-    for number, shard in enumerate(_shards(rows, shard_size)):
-        count += len(shard)
-        if number % state.num_processes == state.process_index:
-            _do_shard(parts / f"{number:09d}.jsonl", number, shard, work)
-        bar.update(len(shard))
-    bar.close()
-    state.wait_for_everyone()
-    if state.is_main_process:
-        if count == 0:
-            shutil.rmtree(parts)
-            raise ValueError(f"There are no rows for {output.name}.")
-        with written_whole(output, "wb") as file:
-            # By number: parts beyond the input's end would be of another input.
-            for number in range(-(-count // shard_size)):
-                with open(parts / f"{number:09d}.jsonl", "rb") as part:
-                    shutil.copyfileobj(part, file)
-        shutil.rmtree(parts)
-    state.wait_for_everyone()
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder: name a file to write.")
+    _check_connected()
+    with only_run(output, overwrite):
+        job = _Parts(output, Stage("", work, {**settings, "shard_size": shard_size}))
+        before = first and _Parts(output, first._replace(settings={**first.settings, "shard_size": shard_size}))
+        state, keys, count = PartialState(), [], 0
+        bar = tqdm(unit=" rows", desc=output.stem, disable=not state.is_main_process)
+        for number, shard in enumerate(_shards(rows, shard_size)):
+            count += len(shard)
+            keys.append(job.key(number, shard))
+            if number % state.num_processes == state.process_index and keys[-1] not in job.records:
+                job.add(number, shard, before.rows(number, shard) if before else shard)
+            bar.update(len(shard))
+        bar.close()
+        state.wait_for_everyone()
+        if state.is_main_process:
+            job.records.refresh()
+            if keys and write is None:
+                with written_whole(output) as file:
+                    file.writelines(line + "\n" for line in job.lines(keys))
+            elif keys and write is not None:
+                write(json.loads(line) for line in job.lines(keys))
+            for parts in (before, job):
+                if parts:
+                    parts.remove()
+            if not keys:
+                raise ValueError(f"There are no rows for {output.name}.")
+        state.wait_for_everyone()
     return count
 
 
-class KeptShards:
-    """
-    What a job needs on its way, shard by shard: kept in a folder, tied to its own settings, until the job is done. So
-    a job that goes on with another end does not make it again.
-
-    Args:
-        folder: for the parts.
-        settings: what they depend on beside their rows, as in [`map_in_shards`].
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any]):
-        self.folder = folder
-        if PartialState().is_main_process:
-            _check_settings(folder, settings, folder)
-        PartialState().wait_for_everyone()
-
-    def rows(self, number: int, shard: list[dict[str, Any]], work: Callable) -> list[dict[str, Any]]:
-        """A shard's rows, made by `work(number, shard)` where they are not there; see [`map_in_shards`]."""
-        path = self.folder / f"{number:09d}.jsonl"
-        _do_shard(path, number, shard, work)
-        return list(json_rows(path))
-
-    def remove(self) -> None:
-        """Removes them all, when every process is done."""
-        PartialState().wait_for_everyone()
-        if PartialState().is_main_process:
-            shutil.rmtree(self.folder)
-
-
-def _do_shard(path: Path, number: int, shard: list[dict[str, Any]], work: Callable) -> None:
-    """Makes a part, unless it is there and was made of these rows: their digest lies beside it, written first."""
-    digest_path = path.with_suffix(".sha256")
-    digest = hashlib.sha256(json.dumps(shard, sort_keys=True, default=str).encode()).hexdigest()
-    if path.exists():
-        if digest_path.read_text(encoding="utf-8") == digest:
-            return
-        path.unlink()
-    done = work(number, shard)
-    with written_whole(digest_path) as file:
-        file.write(digest)
-    with written_whole(path) as file:
-        file.writelines(json_text(row) + "\n" for row in done)
+def unfinished_parts(output: str | Path) -> Path | None:
+    """Where an interrupted run left finished shards of an output; `None` if there are none."""
+    path = _parts_path(Path(output), "")
+    if path.is_dir():  # of an earlier version
+        return path if any(path.glob("*.jsonl")) else None
+    return path if path.exists() and len(_records(path)) > 1 else None
 
 
 def written_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that [`map_in_shards`] wrote, one at a time."""
     return json_rows(path)
+
+
+class _Parts:
+    """
+    The finished shards of a stage, in one file: its first line has the stage's settings, so that there is never a
+    moment with shards and without settings, and removing it is one step.
+    """
+
+    def __init__(self, output: Path, stage: Stage):
+        self.stage, self.path = stage, _parts_path(output, stage.name)
+        state = PartialState()
+        if state.is_main_process:
+            self._check_settings(output)
+        state.wait_for_everyone()
+        self.records = _records(self.path)
+
+    def key(self, number: int, shard: list[dict[str, Any]]) -> str:
+        """By which a shard is found: a digest of all that it is made of."""
+        made_of = json.dumps([self.stage.settings, number, shard], sort_keys=True, default=str)
+        return hashlib.sha256(made_of.encode()).hexdigest()
+
+    def add(self, number: int, shard: list[dict[str, Any]], given: list[dict[str, Any]]) -> None:
+        """Works on `given`, what became of a shard so far."""
+        done = [json_text(row) for row in self.stage.work(number, given)]
+        self.records.add([{"shard": self.key(number, shard), "lines": done}])
+
+    def rows(self, number: int, shard: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What becomes of a shard, made where it is not there."""
+        key = self.key(number, shard)
+        if key not in self.records:
+            self.add(number, shard, shard)
+        return [json.loads(line) for line in self.records[key]["lines"]]
+
+    def lines(self, keys: Iterable[str]) -> Iterator[str]:
+        return itertools.chain.from_iterable(self.records[key]["lines"] for key in keys)
+
+    def remove(self) -> None:
+        self.path.unlink()
+
+    def _check_settings(self, output: Path) -> None:
+        settings = json.loads(json.dumps(self.stage.settings, default=str))
+        if self.path.is_dir():
+            raise ValueError(
+                f"{self.path} holds parts of a run to {output.name} that was interrupted under an earlier version, "
+                "which did not tell all that they were made of: remove that folder to start anew."
+            )
+        found = _records(self.path)
+        earlier = found[_SETTINGS][_SETTINGS] if _SETTINGS in found else None
+        if earlier == settings:
+            return
+        if earlier is not None and len(found) > 1:
+            differing = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))
+            raise ValueError(
+                f"{self.path} holds parts of an interrupted run to {output.name} with other {differing}. Run it again "
+                "with the same options to go on, or remove that file to start anew."
+            )
+        self.path.unlink(missing_ok=True)
+        _records(self.path).add([{_SETTINGS: settings}])
+
+
+def _parts_path(output: Path, name: str) -> Path:
+    return output.with_name(f".{output.name}{'.' * bool(name)}{name}.parts")
+
+
+def _records(path: Path) -> Records:
+    return Records(path, lambda record: record.get("shard", _SETTINGS), "part")
 
 
 def _shards(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
@@ -143,17 +193,11 @@ def _shards(rows: Iterable[dict], size: int) -> Iterator[list[dict]]:
         yield shard
 
 
-def _check_settings(parts: Path, settings: dict[str, Any], output: Path) -> None:
-    path = parts / _SETTINGS_FILE
-    if any(parts.glob("*.jsonl")):
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if earlier != settings:
-            differing = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))
-            raise ValueError(
-                f"{parts} holds parts of an interrupted run to {output.name} with other {differing}. Run it again "
-                "with the same options to go on, or remove that folder to start anew."
-            )
-        return
-    os.makedirs(parts, exist_ok=True)
-    with written_whole(path) as file:
-        json.dump(settings, file)
+def _check_connected() -> None:
+    state = PartialState()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != launched:
+        raise RuntimeError(
+            f"The launcher started {launched} processes, but they are not connected ({state.distributed_type}): each "
+            "would do everything. On a CPU make `accelerate.PartialState(cpu=True)` first (`--device cpu`)."
+        )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.evaluation_scorers import load_scorers, store_of
-from gpm_hf.cli.outputs import refuse_existing, writes
-from gpm_hf.files import written_whole
+from gpm_hf.cli.outputs import writes
+from gpm_hf.files import refuse_existing, written_whole
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers

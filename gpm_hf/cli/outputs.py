@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from gpm_hf.files import refuse_existing
+
 
 def writes(
     parser: argparse.ArgumentParser,
@@ -40,12 +42,6 @@ def check_outputs(options: argparse.Namespace) -> None:
     for path in (Path(path) for path in outputs(options) if path is not None):
         if (folder and path.exists()) or (path.is_file() and not (evaluation and _evaluation_in(path) == evaluation)):
             refuse_existing(path)
-
-
-def refuse_existing(path: Path, overwrite: bool = False) -> None:
-    """Raises `FileExistsError` for a path that exists, unless it is to be replaced."""
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: name another, or replace it by --overwrite.")
 
 
 def _evaluation_in(path: Path) -> str | None:

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -85,35 +87,36 @@ def _best_of_n(options: argparse.Namespace) -> None:
         raise ValueError(f"--n {options.n}: there is a best of at least two answers.")
     from gpm_hf.generation import read_prompts, shard_seed
     from gpm_hf.identity import scorer_identity
+    from gpm_hf.locks import only_run
     from gpm_hf.recipes.best_of_n import choose_best
     from gpm_hf.recipes.policies import check_readable, load_placed_scorer
-    from gpm_hf.shards import KeptShards, map_in_shards, written_rows
-
-    prompts = [options.prompt] if options.input is None else read_prompts(options.input)
-    sampler = _load(options, options.n)
-    sampler.check(prompts, options.input or "--prompt")
-    scorer = load_placed_scorer(options.scorer, options.batch_size)
-    check_readable(scorer, prompts, options.input or "--prompt")
+    from gpm_hf.shards import Stage, map_in_shards, written_rows
 
     def sample(number: int, shard: list[dict]) -> list[dict]:
         groups = sampler.sample([row["prompt"] for row in shard], shard_seed(options.seed, number))
         return [row | group.columns() for row, group in zip(shard, groups)]
 
-    rows = [{"prompt": prompt} for prompt in prompts]
-    if options.output is None:
-        (row,) = choose_best(sample(0, rows), scorer, options.rule)
-        print(json.dumps(row, ensure_ascii=False) if options.format == "json" else _best_text(row))
-        return
-    # The answers do not depend on who chooses among them: another scorer, or rule, does not cost them.
-    settings, output = _settings(options), Path(options.output)
-    kept = KeptShards(output.with_name(f".{output.name}.samples.parts"), settings)
-
     def choose(number: int, shard: list[dict]) -> list[dict]:
-        return choose_best(kept.rows(number, shard, sample), scorer, options.rule)
+        return choose_best(shard, scorer, options.rule)
 
-    settings |= {"scorer": scorer_identity(options.scorer), "rule": options.rule}
-    count = map_in_shards(rows, choose, output, settings, options.shard_size)
-    kept.remove()
+    prompts = [options.prompt] if options.input is None else read_prompts(options.input)
+    rows = [{"prompt": prompt} for prompt in prompts]
+    with only_run(options.output, options.overwrite) if options.output else nullcontext():
+        sampler = _load(options, options.n)
+        sampler.check(prompts, options.input or "--prompt")
+        scorer = load_placed_scorer(options.scorer, options.batch_size)
+        check_readable(scorer, prompts, options.input or "--prompt")
+        if options.output is None:
+            (row,) = choose(0, sample(0, rows))
+            print(json.dumps(row, ensure_ascii=False) if options.format == "json" else _best_text(row))
+            return
+        settings = _settings(options)
+        # The answers do not depend on who chooses among them: another scorer, or rule, does not cost them.
+        sampling = Stage("samples", sample, settings)
+        settings = settings | {"scorer": scorer_identity(options.scorer), "rule": options.rule}
+        count = map_in_shards(
+            rows, choose, options.output, settings, options.shard_size, options.overwrite, first=sampling
+        )
     if _is_main():
         empty = sum(row["index"] is None for row in written_rows(options.output))
         told = f" To {empty} of the prompts no answer has text: the best is empty." if empty else ""
@@ -132,7 +135,8 @@ def _best_text(row: dict) -> str:
 def _answer(options: argparse.Namespace) -> None:
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, write_alpaca_eval
     from gpm_hf.generation import read_prompts, shard_seed
-    from gpm_hf.shards import map_in_shards, written_rows
+    from gpm_hf.locks import only_run
+    from gpm_hf.shards import map_in_shards
 
     output = Path(options.output)
     if output.suffix != ".json":
@@ -141,23 +145,22 @@ def _answer(options: argparse.Namespace) -> None:
     for number, prompt in enumerate(prompts, 1):
         if not isinstance(prompt, str):
             raise ValueError(f"{options.prompts}, row {number}: AlpacaEval's format has one string for a prompt.")
-    sampler = _load(options, 1)
-    sampler.check(prompts, options.prompts)
+    names = [f"row {number}" for number in range(1, len(prompts) + 1)]
+    rows = ({"prompt": prompt} for prompt in prompts)
 
     def reply(number: int, shard: list[dict]) -> list[dict]:
         answers = sampler([row["prompt"] for row in shard], shard_seed(options.seed, number))
         return [row | {"output": output} for row, (output,) in zip(shard, answers)]
 
-    lines = output.with_name(f".{output.name}.jsonl")
-    rows = ({"prompt": prompt} for prompt in prompts)
-    map_in_shards(rows, reply, lines, _settings(options), options.shard_size)
-    if _is_main():
-        replies = [row["output"] for row in written_rows(lines)]
+    def write(rows: Iterator[dict]) -> None:
         name = options.name or Path(options.policy).resolve().name
-        write_alpaca_eval(
-            output, PolicyAnswers(name, prompts, replies, [f"row {n}" for n in range(1, len(prompts) + 1)])
-        )
-        lines.unlink()
+        write_alpaca_eval(output, PolicyAnswers(name, prompts, [row["output"] for row in rows], names))
+
+    with only_run(output, options.overwrite):
+        sampler = _load(options, 1)
+        sampler.check(prompts, options.prompts)
+        map_in_shards(rows, reply, output, _settings(options), options.shard_size, options.overwrite, write=write)
+    if _is_main():
         print(f"{len(prompts)} answers written to {output}.")
 
 

@@ -169,14 +169,16 @@ def _say_rounding(model: Any) -> None:
 
 def matrices_of(rows: list[dict], model: Any, tokenizer: Any, **batch: int) -> list:
     """The log-odds of groups; a `ValueError` for a group that is refused names its row where there are several."""
-    from gpm_hf.data.scored_rows import named_matrices
+    from gpm_hf.data.scored_rows import score_in_chunks
 
     def score(prompts: list, groups: list[list]) -> list:
         return model.preference_scores(tokenizer, prompts, groups, **batch)
 
     if len(rows) == 1:
         return score([rows[0]["prompt"]], [rows[0]["responses"]])
-    return named_matrices([(f"Row {number}", row) for number, row in enumerate(rows, 1)], score)
+    named = [(f"Row {number}", row) for number, row in enumerate(rows, 1)]
+    # At once, that sequences of like length share a batch.
+    return [matrix for chunk in score_in_chunks(named, score, len(rows)) for _, _, matrix in chunk]
 
 
 def _batch(options: argparse.Namespace, model: Any) -> dict[str, int]:
@@ -193,28 +195,31 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
     from accelerate import PartialState
 
     from gpm_hf.identity import in_background, model_identity, versions
+    from gpm_hf.locks import only_run
     from gpm_hf.scoring.streaming import score_stream
 
-    # What the scores depend on beside the rows; where those lie and what is printed is none of it.
-    names = ("command", "model", "revision", "dtype", "precise", "batch_size", "batch_tokens", "rule")
-    settings = {name: vars(options)[name] for name in names if name in vars(options)}
-    identity = in_background(model_identity, options.model, revision=options.revision)
-    if Path(options.input).is_file():
-        # Every row, before the first is scored. (A data set of the Hub would be read twice over the net.)
-        for _ in _groups(options, at_least, outputs):
-            pass
-    model, tokenizer = load_model(options)
-    settings["template_date"], settings["computed_in"] = model.config.template_date, str(model.dtype)
-    settings |= {"model": identity(), "versions": versions()}
-    batch = _batch(options, model)
-    count = score_stream(
-        _groups(options, at_least, outputs),
-        lambda prompts, groups: model.preference_scores(tokenizer, prompts, groups, **batch),
-        lambda row, scores: describe(row, scores, model.rounding_bound),
-        options.output,
-        settings,
-        options.chunk_size,
-    )
+    with only_run(options.output, options.overwrite):
+        # What the scores depend on beside the rows; where those lie and what is printed is none of it.
+        names = ("command", "model", "revision", "dtype", "precise", "batch_size", "batch_tokens", "rule")
+        settings = {name: vars(options)[name] for name in names if name in vars(options)}
+        identity = in_background(model_identity, options.model, revision=options.revision)
+        if Path(options.input).is_file():
+            # Every row, before the first is scored. (A data set of the Hub would be read twice over the net.)
+            for _ in _groups(options, at_least, outputs):
+                pass
+        model, tokenizer = load_model(options)
+        settings["template_date"], settings["computed_in"] = model.config.template_date, str(model.dtype)
+        settings |= {"model": identity(), "versions": versions()}
+        batch = _batch(options, model)
+        count = score_stream(
+            _groups(options, at_least, outputs),
+            lambda prompts, groups: model.preference_scores(tokenizer, prompts, groups, **batch),
+            lambda row, scores: describe(row, scores, model.rounding_bound),
+            options.output,
+            settings,
+            options.chunk_size,
+            options.overwrite,
+        )
     if PartialState().is_main_process:
         print(f"{count} rows written to {options.output}.")
         _say_rounding(model)

@@ -14,11 +14,10 @@ import json
 import logging
 import math
 import re
-import shutil
-import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +26,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from gpm_hf.data.rated_rings import choose_rings, find_rated_rings, read_rated_row
 from gpm_hf.data.rings import MESSAGES, pairs_to_groups, ring_edges
+from gpm_hf.files import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -306,9 +306,9 @@ def _without_ballast(row: Any) -> Any:
 @functools.cache
 def _scratch_folder() -> str:
     """A folder for what was built from rows that have no file of their own; it goes when the interpreter ends."""
-    folder = tempfile.mkdtemp(prefix="gpm_hf_cyclic_")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    until_the_end = ExitStack()
+    atexit.register(until_the_end.close)
+    return str(until_the_end.enter_context(scratch_folder("cyclic")))
 
 
 def _rings_of_row(row, number, configurations, aspects, min_gap, seed):

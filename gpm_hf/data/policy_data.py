@@ -25,9 +25,9 @@ from datasets import Dataset
 
 from gpm_hf.data.scored_rows import (
     ScoredGroup,
-    named_matrices,
     probability,
     score_columns,
+    score_in_chunks,
     scored_groups,
     with_text,
 )
@@ -65,15 +65,14 @@ def score_rows(
             refuses, a matrix that is not square, finite and skew-symmetric (a pair model that contradicts itself has
             to average its two orders); or nothing is left.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: at least one prompt must be scored at once.")
     counts: Counter = Counter()
+    # All of them read before the first is scored.
     kept = list(rows_to_score(rows, counts))
-    scored = []
-    for first in range(0, len(kept), batch_size):
-        chunk = kept[first : first + batch_size]
-        for (name, row), matrix in zip(chunk, named_matrices(chunk, scorer)):
-            scored.append(row | score_columns(name, matrix, len(row["responses"])))
+    scored = [
+        row | score_columns(name, matrix, len(row["responses"]))
+        for chunk in score_in_chunks(kept, scorer, batch_size)
+        for name, row, matrix in chunk
+    ]
     _report(counts, skipped, bool(scored), "be scored")
     return scored
 

@@ -1,8 +1,9 @@
 """Rows of sampled responses with their scores, read and checked: see [`gpm_hf.data.policy_data`]."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from gpm_hf.data.sampled_ids import SampledIds, read_ids
 from gpm_hf.modeling import PromptError, is_empty, read_group
 from gpm_hf.modeling.messages_gpm import as_messages
 from gpm_hf.preference.arrays import read_scores
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
+Found = TypeVar("Found")
 
 
 class ScoredGroup(NamedTuple):
@@ -77,33 +81,43 @@ def with_text(name: str, row: Mapping[str, Any], counts: Counter) -> dict[str, A
     return full
 
 
-def named_matrices(rows: Sequence[tuple[str, Mapping[str, Any]]], scorer: Callable[[list, list], list]) -> list:
+def score_in_chunks(
+    rows: Iterable[tuple[str, Row]], score: Callable[[list, list], Sequence[Found]], chunk_size: int
+) -> Iterator[list[tuple[str, Row, Found]]]:
     """
-    A scorer's matrices of some rows.
+    The one loop that scores many rows.
 
     Args:
-        rows: each row's name for messages, and the row with its `prompt` and `responses`.
-        scorer: from prompts and groups of responses to a matrix of log-odds each.
+        rows: each row's name for messages, and the row with its `prompt` and `responses`; never held but for a chunk.
+        score: from prompts and groups of responses to a matrix of log-odds each, or what has it.
+        chunk_size: rows scored at once.
+
+    Yields:
+        A chunk's rows with their names, and what was found for each.
 
     Raises:
-        ValueError: naming the row that the scorer refuses, or where it returns another number of matrices.
+        ValueError: naming the row that is refused, or where another number of matrices is returned.
     """
-    prompts, groups = [row["prompt"] for _, row in rows], [row["responses"] for _, row in rows]
-    try:
-        matrices = scorer(prompts, groups)
-    except PromptError as error:
-        raise ValueError(f"{rows[error.number][0]} cannot be scored: {error.reason}") from error
-    except ValueError:
-        # A function of someone's own, which does not say for which prompt: it is asked again, one by one.
-        for (name, _), prompt, group in zip(rows, prompts, groups):
-            try:
-                scorer([prompt], [group])
-            except ValueError as error:
-                raise ValueError(f"{name} cannot be scored: {error}") from error
-        raise
-    if len(matrices) != len(rows):
-        raise ValueError(f"The scorer returned {len(matrices)} matrices for {len(rows)} prompts.")
-    return matrices
+    if chunk_size < 1:
+        raise ValueError(f"{chunk_size} rows at once: at least 1 is needed.")
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, chunk_size)):
+        prompts, groups = [row["prompt"] for _, row in chunk], [row["responses"] for _, row in chunk]
+        try:
+            found = score(prompts, groups)
+        except PromptError as error:
+            raise ValueError(f"{chunk[error.number][0]} cannot be scored: {error.reason}") from error
+        except ValueError:
+            # A function of someone's own, which does not say for which prompt: it is asked again, one by one.
+            for (name, _), prompt, group in zip(chunk, prompts, groups):
+                try:
+                    score([prompt], [group])
+                except ValueError as error:
+                    raise ValueError(f"{name} cannot be scored: {error}") from error
+            raise
+        if len(found) != len(chunk):
+            raise ValueError(f"The scorer returned {len(found)} matrices for {len(chunk)} prompts.")
+        yield [(name, row, one) for (name, row), one in zip(chunk, found)]
 
 
 def score_columns(name: str, matrix: Any, size: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import fnmatch
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from gpm_hf.files import scratch_folder
 from gpm_hf.hub.cards import card_was_edited, pictures, write_card
 from gpm_hf.hub.local_paths import is_local, strip_paths
 from gpm_hf.hub.record import RECORD_FILE, RunRecord
@@ -116,8 +116,8 @@ def publish(
     check_one_model(folder)
     if with_results:
         load_results(folder)  # refuses those of other weights
-    with tempfile.TemporaryDirectory(prefix="gpm_hf_push_") as scratch:
-        staged, replaced = _stage(folder, Path(scratch) / "repo", merge, base_model, with_results)
+    with scratch_folder("push") as scratch:
+        staged, replaced = _stage(folder, scratch / "repo", merge, base_model, with_results)
         if (staged / RECORD_FILE).is_file() and not card_was_edited(staged):
             write_card(staged, repo=repo, license=license)
         else:

@@ -125,14 +125,14 @@ def saved_as_one_model(folder):
     Whenever the process is killed, the folder holds the old model whole or the new one whole; or, for the moment in
     which names change, none that anything would load, because `config.json` or `adapter_config.json` is missing: then
     the new model's files are all there, some still in the sub-folder, and [`check_one_model`] says so. On an error
-    while saving nothing changes.
+    while saving nothing changes. What processes that were killed have left in such folders goes.
 
     Raises:
         ValueError: for an adapter whose base model is what lies in `folder`.
     """
     folder = Path(folder)
     aside, saved = (folder / f".{os.getpid()}{ending}" for ending in (_SAVING, _SAVED))
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove_left(folder, _SAVING)
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -144,6 +144,27 @@ def saved_as_one_model(folder):
     aside.rename(saved)
     _move_up(saved, folder)
     saved.rmdir()
+    _remove_left(folder, _SAVED)
+
+
+def _remove_left(folder, ending):
+    """Removes sub-folders of processes that are gone, or whose number is this one's by now."""
+    for path in folder.glob(f".*{ending}"):
+        process = path.name[1 : -len(ending)]
+        if process.isdecimal() and (int(process) == os.getpid() or not _is_running(int(process))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process):
+    if os.name != "posix":
+        return True  # to ask would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def check_base_elsewhere(base, folder):

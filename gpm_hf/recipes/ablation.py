@@ -25,6 +25,7 @@ from gpm_hf.recipes.heads import (
     TRAIN_PROMPTS,
     check_dimensions,
     find_base_model,
+    made_with,
     train_heads,
     unpacked_backbone,
 )
@@ -121,11 +122,11 @@ def run_ablation(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
-    # The same model wherever it is found, so that a run goes on when the Hub comes or goes.
     name, source = (BASE_MODEL, find_base_model()) if base is None else (base, base)
     cells = [{"base": name, "seed": seed, **variant._asdict()} for seed in seeds for variant in variants]
     with unpacked_backbone(source) as unpacked:
-        rows = run_grid(cells, lambda cell: _run(unpacked(), output, cell), output / "results.jsonl")
+        results = output / "results.jsonl"
+        rows = run_grid(cells, lambda cell: _run(unpacked(), output, cell), results, made_with(source))
 
     table = _table(rows)
     with written_whole(output / "ablation.md") as file:

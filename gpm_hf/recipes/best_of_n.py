@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from gpm_hf.data.scored_rows import named_matrices, score_columns, with_text
+from gpm_hf.data.scored_rows import score_columns, score_in_chunks, with_text
 from gpm_hf.preference import select
 from gpm_hf.scoring import Scorer
 
@@ -31,7 +31,9 @@ def choose_best(rows: list[dict[str, Any]], scorer: Scorer, rule: str = "mean") 
     """
     names = [f"The prompt {row['prompt']!r}" for row in rows]
     kept = [(name, with_text(name, row, Counter())) for name, row in zip(names, rows)]
-    matrices = iter(named_matrices([(name, row) for name, row in kept if row["responses"]], scorer))
+    with_responses = [(name, row) for name, row in kept if row["responses"]]
+    chunks = score_in_chunks(with_responses, scorer, max(len(rows), 1))
+    matrices = (matrix for chunk in chunks for _, _, matrix in chunk)
     best = []
     for name, row in kept:
         responses = row["responses"]

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +13,8 @@ from datasets import Dataset
 from huggingface_hub import HfApi
 from transformers import PrinterCallback
 
+from gpm_hf.files import scratch_folder
+from gpm_hf.identity import model_identity, versions
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer, with_gguf_file
 from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
 
@@ -56,13 +57,18 @@ def find_base_model() -> str:
     return folder
 
 
+def made_with(base: str) -> dict[str, Any]:
+    """What every result on a frozen backbone depends on: its content, and what computes."""
+    return {"base": model_identity(base), "versions": versions()}
+
+
 @contextmanager
 def unpacked_backbone(base: str) -> Iterator[Callable[[], str]]:
     """
     A model in GGUF takes longer to read than its heads take to train: for as long as this lasts it lies in a folder as
     plain files. The function that it gives returns that folder, made at the first call; of other models the name.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("backbone") as folder:
 
         @cache
         def unpacked() -> str:
@@ -70,7 +76,7 @@ def unpacked_backbone(base: str) -> Iterator[Callable[[], str]]:
                 return base
             load_gguf_language_model(base).save_pretrained(folder)
             load_tokenizer(base).save_pretrained(folder)
-            return folder
+            return str(folder)
 
         yield unpacked
 

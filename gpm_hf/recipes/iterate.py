@@ -14,9 +14,10 @@ from accelerate import PartialState
 
 from gpm_hf.data.policy_data import rows_to_score
 from gpm_hf.data.sampled_ids import ID_COLUMNS
-from gpm_hf.data.scored_rows import named_matrices, score_columns
+from gpm_hf.data.scored_rows import score_columns
 from gpm_hf.files import written_whole
 from gpm_hf.generation import check_prompts, read_prompts, shard_seed
+from gpm_hf.locks import only_run
 from gpm_hf.preference import select
 from gpm_hf.recipes.iterate_config import IterateConfig
 from gpm_hf.recipes.iterate_settings import check_settings, check_training_options
@@ -46,37 +47,38 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
         The folder of the last iteration's policy.
 
     Raises:
-        ValueError: impossible options, too few prompts, a prompt that cannot be put to the policy (the message names
-            its row) or that the scorer cannot read, a scorer that cannot be loaded, something in the same folder
-            made with other settings (it names the difference), or samples there that an earlier version made without
-            their ids. All of these before the first sample.
+        ValueError: another run is writing to this folder, impossible options, too few prompts, a prompt that cannot be
+            put to the policy (the message names its row) or that the scorer cannot read, a scorer that cannot be
+            loaded, something in the same folder made with other settings (it names the difference), or samples there
+            that an earlier version made without their ids. All of these before the first sample.
     """
     check_training_options(config, training)
     # Connects the processes, or says that this is the only one: everything below asks for it.
     training.device  # noqa: B018
-    output = Path(config.output)
-    check_settings(config, training)
-    prompts = _prompts(config, training, output)
-    _check_scorer(config, prompts, output)
-    policy = config.policy
-    for iteration in range(1, config.iterations + 1):
-        folder = output / f"iteration-{iteration}"
-        say = _Herald(iteration, config.iterations)
-        if (folder / "policy").is_dir():
-            say("done already")
-        else:
-            _check_samples_have_ids(folder)
-            _sample(config, training, policy, prompts, iteration, say)
-            free_memory()
-            _score(config, folder, say)
-            free_memory()
-            say(f"training by {config.method}, selection {config.selection}")
-            train_policy(config, training, policy, iteration, folder)
-            free_memory()
-            say(f"policy in {folder / 'policy'}")
-        _tidy(folder)
-        policy = str(folder / "policy")
-    return Path(policy)
+    with only_run(config.output):
+        output = Path(config.output)
+        check_settings(config, training)
+        prompts = _prompts(config, training, output)
+        _check_scorer(config, prompts, output)
+        policy = config.policy
+        for iteration in range(1, config.iterations + 1):
+            folder = output / f"iteration-{iteration}"
+            say = _Herald(iteration, config.iterations)
+            if (folder / "policy").is_dir():
+                say("done already")
+            else:
+                _check_samples_have_ids(folder)
+                _sample(config, training, policy, prompts, iteration, say)
+                free_memory()
+                _score(config, folder, say)
+                free_memory()
+                say(f"training by {config.method}, selection {config.selection}")
+                train_policy(config, training, policy, iteration, folder)
+                free_memory()
+                say(f"policy in {folder / 'policy'}")
+            _tidy(folder)
+            policy = str(folder / "policy")
+        return Path(policy)
 
 
 class _Herald:
@@ -186,23 +188,22 @@ def _score(config: IterateConfig, folder: Path, say: _Herald) -> None:
     if path.exists():
         return
     say(f"scoring by {config.scorer}")
+
+    def named(place: int, row: dict[str, Any]) -> str:
+        return f"The prompt {row['prompt']!r}"
+
     skipped: Counter = Counter()
     rows = (row for _, row in rows_to_score(written_rows(folder / "samples.jsonl"), skipped))
     with whole_models():
         scorer = load_placed_scorer(config.scorer, config.scoring_batch_size)
-
-        def score(prompts: list, groups: list) -> list:
-            pairs = zip(prompts, groups)
-            named = [(f"The prompt {prompt!r}", {"prompt": prompt, "responses": group}) for prompt, group in pairs]
-            return named_matrices(named, scorer)
-
         score_stream(
             rows,
-            score,
-            lambda row, scores: score_columns(f"The prompt {row['prompt']!r}", scores, len(row["responses"])),
+            scorer,
+            lambda row, scores: score_columns(named(0, row), scores, len(row["responses"])),
             path,
             {},
             config.shard_size,
+            name=named,
         )
     if skipped := +skipped:
         say("left out " + ", ".join(f"{number} {reason}" for reason, number in sorted(skipped.items())))

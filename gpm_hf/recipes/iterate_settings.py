@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from gpm_hf.files import written_whole
 from gpm_hf.identity import data_identity, model_identity, scorer_identity, versions
 from gpm_hf.recipes.iterate_config import METHODS, IterateConfig
+from gpm_hf.shards import unfinished_parts
 from gpm_hf.training import OfflineGPOConfig
 
 # How much of the job is asked for, where it lies, what is told of it: the results do not depend on these.
@@ -34,6 +35,8 @@ _SAMPLES = (
     "training.seed",
 )
 _SCORES = ("scorer", "scoring_batch_size")
+# What each stage makes.
+_STAGES = ("samples.jsonl", "scored.jsonl", "policy")
 
 
 def check_training_options(config: IterateConfig, training: OfflineGPOConfig) -> None:
@@ -91,19 +94,19 @@ def _made_with(folder: Path, names: Iterable[str]) -> Path | None:
     first_stage = min(0 if name in (*_PROMPTS, *_SAMPLES) else 1 if name in _SCORES else 2 for name in names)
     iterations = sorted(folder.glob("iteration-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for iteration in iterations:
-        # Each stage's result, and what there is of one that was not finished.
-        stages = (
-            ("samples.jsonl", ".samples.jsonl.parts", "*.jsonl"),
-            ("scored.jsonl", ".scored.jsonl.parts", "*.jsonl"),
-            ("policy", "training", f"{PREFIX_CHECKPOINT_DIR}-*"),
-        )
         # From the second iteration on everything depends on the first one's policy.
-        for result, unfinished, part in stages[first_stage if iteration.name == "iteration-1" else 0 :]:
-            if (iteration / result).exists():
-                return iteration / result
-            if any((iteration / unfinished).glob(part)):
-                return iteration / unfinished
+        for stage in _STAGES[first_stage if iteration.name == "iteration-1" else 0 :]:
+            if (iteration / stage).exists():
+                return iteration / stage
+            unfinished = _checkpoints(iteration) if stage == "policy" else unfinished_parts(iteration / stage)
+            if unfinished is not None:
+                return unfinished
     return None
+
+
+def _checkpoints(iteration: Path) -> Path | None:
+    folder = iteration / "training"
+    return folder if any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")) else None
 
 
 def _settings(config: IterateConfig, training: OfflineGPOConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from gpm_hf.recipes.heads import (
     TRAIN_PROMPTS,
     check_dimensions,
     find_base_model,
+    made_with,
     train_heads,
     unpacked_backbone,
 )
@@ -74,7 +75,6 @@ def run_table1(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     logging.disable_progress_bar()
-    # The same model wherever it is found, so that a run goes on when the Hub comes or goes.
     name, source = (BASE_MODEL, find_base_model()) if base is None else (base, base)
     cells: list[dict[str, Any]] = []
     for seed in seeds:
@@ -94,7 +94,7 @@ def run_table1(
             result = _systematic(folder, output, cell) if "seed" in cell else _real(folder, output, cell, str(rings))
             return {"prompts": result.prompts, "skew_error": result.skew_error}
 
-        rows = run_grid(cells, run, output / "results.jsonl")
+        rows = run_grid(cells, run, output / "results.jsonl", made_with(source))
     table = _table(rows)
     with written_whole(output / "table1.md") as file:
         file.write(table + "\n")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.data.scored_rows import named_matrices
+from gpm_hf.data.scored_rows import score_in_chunks
 from gpm_hf.shards import map_in_shards
 
 
@@ -15,6 +15,8 @@ def score_stream(
     output: str | Path,
     settings: dict[str, Any],
     chunk_size: int = 256,
+    overwrite: bool = True,
+    name: Callable[[int, dict], str] = lambda place, row: f"Row {place}",
 ) -> int:
     """
     Scores rows into a `.jsonl` file, in their order; see [`gpm_hf.shards.map_in_shards`] for how it goes on after a
@@ -28,18 +30,25 @@ def score_stream(
         output: the file to write.
         settings: what the scores depend on, as JSON can hold it: a run goes on only where these are the same.
         chunk_size: rows scored and written at once.
+        overwrite: whether the output may be there already, and is replaced.
+        name: from a row's place, counted from 1, and the row to its name for messages.
 
     Returns:
         The number of rows, on all processes.
 
     Raises:
-        ValueError: parts of an interrupted run with other settings; no rows; a row that is refused, with its number.
+        ValueError: another run is writing to this output; parts of an interrupted run with other settings; no rows; a
+            row that is refused, by name.
+        FileExistsError: the output is there, and is not to be replaced.
         RuntimeError: processes that are not connected.
     """
 
     def scored(number: int, chunk: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        first = number * chunk_size + 1
-        matrices = named_matrices([(f"Row {place}", row) for place, row in enumerate(chunk, first)], score)
-        return [row | describe(row, scores) for row, scores in zip(chunk, matrices, strict=True)]
+        named = [(name(place, row), row) for place, row in enumerate(chunk, number * chunk_size + 1)]
+        return [
+            row | describe(row, scores)
+            for found in score_in_chunks(named, score, chunk_size)
+            for _, row, scores in found
+        ]
 
-    return map_in_shards(rows, scored, output, settings, chunk_size)
+    return map_in_shards(rows, scored, output, settings, chunk_size, overwrite)

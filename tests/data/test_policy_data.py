@@ -137,7 +137,7 @@ def test_refused_rows_and_scores():
         score_rows([{"prompt": "a", "responses": ["x"]}], zeros)
     with pytest.raises(ValueError, match="there were no rows"):
         score_rows([], zeros)
-    with pytest.raises(ValueError, match="batch_size=0"):
+    with pytest.raises(ValueError, match="0 rows at once"):
         score_rows(rows, zeros, batch_size=0)
 
 

@@ -264,3 +264,11 @@ def test_the_minimum_is_the_packages_own():
 
     (own,) = [one for one in map(Requirement, requires("gpm-hf") or []) if one.name == "transformers"]
     assert str(own.specifier) == ">={}.{}".format(*MINIMUM_TRANSFORMERS)
+
+
+def test_what_killed_processes_left_goes_with_the_next_saving(tmp_path):
+    for name in (".4194305.saving", ".4194305.saved", f".{os.getppid()}.saving", ".other.saving"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".4194305.saving" / "model.safetensors").write_bytes(b"half")
+    build_gpm().save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob(".*")} == {f".{os.getppid()}.saving", ".other.saving"}

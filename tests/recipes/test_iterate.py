@@ -267,7 +267,7 @@ def test_parts_of_an_earlier_version_are_not_gone_on_with(world, tmp_path):
     parts.mkdir(parents=True)
     (parts / "settings.json").write_text('{"shard_size": 3}')
     (parts / "000000000.jsonl").write_text('{"prompt": "Question 0?", "responses": ["a", "b"]}\n')
-    with pytest.raises(ValueError, match=r"interrupted run to samples\.jsonl with other .*columns.*remove that"):
+    with pytest.raises(ValueError, match=r"samples\.jsonl that was interrupted under an earlier version.*remove"):
         run(world, tmp_path, iterations=1)
 
 

@@ -4,16 +4,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from gpm_hf.files import written_whole
-from gpm_hf.scoring.scorer import Scorer, ScorerBase, score_with
-
-_STORED = ("scorer", "scores", "forward_passes", "asymmetry")
+from gpm_hf.data.scored_rows import score_in_chunks
+from gpm_hf.records import Records
+from gpm_hf.scoring.scorer import ScoredMatrix, Scorer, ScorerBase, score_with
 
 
 class ResponseGroup(NamedTuple):
@@ -73,8 +73,8 @@ def score_groups(
         chunk_size: groups given to the scorer at once, and then stored; results depend on it by
             rounding alone.
         store: a JSON Lines file with a line per group, for all scorers; made where there is none. Its groups are found
-            again by their texts and the scorer's name. It is rewritten whole after each chunk, so a run that is killed
-            loses at most one chunk.
+            again by their texts and the scorer's name. It is added to after each chunk, so a run that is killed loses
+            at most one, and runs that share it lose none.
         progress: show a progress bar.
 
     Raises:
@@ -82,23 +82,27 @@ def score_groups(
             (K, K) matrix of finite numbers: the message names the row, and what was scored before is stored; a store
             that holds something else.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size={chunk_size}: at least one group must be scored at once.")
     if not groups:
         raise ValueError("There is nothing to score.")
     date = scorer.template_date if isinstance(scorer, ScorerBase) else None
     keyed = [_Keyed.of(group, scorer.name, date) for group in groups]
-    stored = _Store(store)
-    found = {one.key: stored.records[one.key] for one in keyed if one.key in stored.records}
+    stored = None if store is None else Records(store, _key_of_record, "stored score")
+    found = {one.key: stored[one.key] for one in keyed if stored is not None and one.key in stored}
     reused = sum(one.key in found for one in keyed)
     open_groups = {one.key: one for one in keyed if one.key not in found}
     order = sorted(open_groups.values(), key=lambda one: (-one.length, one.key))
+    rows = [(one.group.name, one.row()) for one in order]
     with tqdm(total=len(order), desc=scorer.name, unit="row", disable=not progress) as bar:
-        for first in range(0, len(order), chunk_size):
-            chunk = order[first : first + chunk_size]
-            records = _score_chunk(chunk, scorer, date)
-            found.update(records)
-            stored.add(records)
+        for chunk in score_in_chunks(rows, partial(score_with, scorer), chunk_size):
+            records = [
+                {"key": row["key"], **_record(name, scorer, matrix, len(row["responses"]), date)}
+                for name, row, matrix in chunk
+            ]
+            if stored is not None:
+                stored.add(records)
+                # As it is there: another run may have been quicker.
+                records = [stored[record["key"]] for record in records]
+            found |= {record["key"]: record for record in records}
             bar.update(len(chunk))
 
     scores = []
@@ -126,76 +130,40 @@ class _Keyed(NamedTuple):
         key = _hash([scorer, *([date] if date else []), prompt, *[texts[place] for place in order]])
         return cls(group, key, order, len(prompt) + max(map(len, texts)))
 
-    def responses(self) -> list:
-        return [self.group.responses[place] for place in self.order]
+    def row(self) -> dict[str, Any]:
+        """As it is scored."""
+        responses = [self.group.responses[place] for place in self.order]
+        return {"key": self.key, "prompt": self.group.prompt, "responses": responses}
 
 
 def _hash(texts: list[str]) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
-def _score_chunk(chunk: Sequence[_Keyed], scorer: Scorer, date: str | None) -> dict[str, dict[str, Any]]:
-    try:
-        scored = score_with(scorer, [one.group.prompt for one in chunk], [one.responses() for one in chunk])
-    except ValueError as error:
-        _blame(chunk, scorer, error)
-    records = {}
-    for one, found in zip(chunk, scored):
-        scores, size = found.scores, len(one.order)
-        if tuple(scores.shape) != (size, size) or not bool(scores.isfinite().all()):
-            raise ValueError(
-                f"{one.group.name}: {scorer.name} returned a matrix of shape {tuple(scores.shape)} for {size} "
-                "responses, or numbers that are not finite. A scorer returns (K, K) finite log-odds."
-            )
-        records[one.key] = {
-            "scorer": scorer.name,
-            "template_date": date,
-            "scores": scores.tolist(),
-            "forward_passes": found.forward_passes,
-            "asymmetry": found.asymmetry,
-        }
-    return records
+def _record(name: str, scorer: Scorer, found: ScoredMatrix, size: int, date: str | None) -> dict[str, Any]:
+    scores = found.scores
+    if tuple(scores.shape) != (size, size) or not bool(scores.isfinite().all()):
+        raise ValueError(
+            f"{name}: {scorer.name} returned a matrix of shape {tuple(scores.shape)} for {size} responses, or numbers "
+            "that are not finite. A scorer returns (K, K) finite log-odds."
+        )
+    return {
+        "scorer": scorer.name,
+        "template_date": date,
+        "scores": scores.tolist(),
+        "forward_passes": found.forward_passes,
+        "asymmetry": found.asymmetry,
+    }
 
 
-def _blame(chunk: Sequence[_Keyed], scorer: Scorer, error: ValueError) -> NoReturn:
-    """Finds the group that the scorer refuses, which its own message cannot name, and raises."""
-    for one in chunk:
-        try:
-            scorer([one.group.prompt], [one.responses()])
-        except ValueError as own:
-            raise ValueError(f"{one.group.name}: {scorer.name} cannot score it: {own}") from own
-    raise error
-
-
-class _Store:
-    """The file of scores, by key; in memory alone where there is no path."""
-
-    def __init__(self, path: str | Path | None):
-        self.path = None if path is None else Path(path)
-        self.records: dict[str, dict[str, Any]] = {}
-        if self.path is None or not self.path.exists():
-            return
-        with open(self.path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    record = json.loads(line)
-                    key, found = record["key"], {name: record[name] for name in _STORED}
-                except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
-                    raise ValueError(
-                        f"{self.path}, line {number}, is no stored score. Name another file, or remove this one to "
-                        "score everything again."
-                    ) from error
-                if "template_date" not in record:
-                    raise ValueError(
-                        f"{self.path} was written by an earlier version, which stored with each score the asymmetry "
-                        "of all that its scorer had read before, and not the date that a chat template wrote. Name "
-                        "another file, or remove this one to score everything again."
-                    )
-                self.records[key] = {**found, "template_date": record["template_date"]}
-
-    def add(self, records: dict[str, dict[str, Any]]) -> None:
-        self.records.update(records)
-        if self.path is not None:
-            with written_whole(self.path) as file:
-                for key, record in self.records.items():
-                    file.write(json.dumps({"key": key, **record}) + "\n")
+def _key_of_record(record: dict[str, Any]) -> str:
+    missing = {"scorer", "scores", "forward_passes", "asymmetry"} - record.keys()
+    if missing:
+        raise KeyError(*sorted(missing))
+    if "template_date" not in record:
+        raise ValueError(
+            "The store was written by an earlier version, which stored with each score the asymmetry of all that its "
+            "scorer had read before, and not the date that a chat template wrote. Name another file, or remove this "
+            "one to score everything again."
+        )
+    return record["key"]
