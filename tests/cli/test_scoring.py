@@ -175,7 +175,7 @@ def test_a_resumed_file_is_of_one_date_and_type(capsys, folder, tmp_path, monkey
     rows.write_text("".join(json.dumps({"prompt": PROMPT, "responses": list(RESPONSES)}) + "\n" for _ in range(3)))
     settings = []
     monkeypatch.setattr(
-        streaming, "map_in_shards", lambda rows, score, output, found, size: settings.append(found) or 3
+        streaming, "map_in_shards", lambda rows, score, output, found, *rest: settings.append(found) or 3
     )
     ask(capsys, "score", folder, "--input", str(rows), "--output", str(tmp_path / "out.jsonl"))
     assert settings[0]["template_date"] == "2024-07-26" and settings[0]["computed_in"] == "torch.float32"

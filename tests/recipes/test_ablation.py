@@ -107,7 +107,8 @@ def test_rewards_beside_the_blocks_and_several_seeds(tmp_path, monkeypatch):
         return {"prompts": [[3, right, 1, right // 3, 2]] * 3, "log_loss": 0.25 * (1 + cell["seed"])}
 
     monkeypatch.setattr(ablation, "_run", run)
-    lines = run_ablation(tmp_path, base="any", dimensions=[2], seeds=[0, 1], reward_head=True).splitlines()
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    lines = run_ablation(tmp_path, base=str(tmp_path), dimensions=[2], seeds=[0, 1], reward_head=True).splitlines()
     assert len(lines) == 2 + 8 + 2
     assert lines[2] == ("| GPM | 2 | yes | yes | 33.3% [11.1%, 55.6%] | 0.0% [0.0%, 0.0%] | 0.375 | 0.0% to 66.7% |")
     assert lines[6] == (

@@ -137,7 +137,10 @@ def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch
     monkeypatch.setattr(table1, "_systematic", judged)
     monkeypatch.setattr(table1, "_real", judged)
     rings = tmp_path / "rings.jsonl"
-    options = {"base": "any", "dimensions": [2], "seeds": [0], "rings": str(rings)}
+    base = tmp_path / "base" / "model.safetensors"
+    base.parent.mkdir()
+    base.write_bytes(b"weights")
+    options = {"base": str(base.parent), "dimensions": [2], "seeds": [0], "rings": str(rings)}
     with pytest.raises(FileNotFoundError, match=r"rings\.jsonl"):
         table1.run_table1(tmp_path / "out", **options)
     rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b"], "ring": True}))
@@ -156,3 +159,8 @@ def test_table1_reads_its_rings_before_anything_is_trained(tmp_path, monkeypatch
     rings.write_text(json.dumps({"prompt": "Q?", "responses": ["a", "b", "d"], "ring": True}))
     table1.run_table1(tmp_path / "out", **options)
     assert trained[6:] == ["real", "real", "real, ranked"]
+    # As is another backbone at the same path.
+    base.write_bytes(b"others")
+    table1.run_table1(tmp_path / "out", **options)
+    assert trained[9:] == trained[:6]
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 15
