@@ -11,7 +11,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
 from gpm_hf.files import written_whole
-from gpm_hf.training.opponents import decode_completions
+from gpm_hf.training.opponents import decode_completions, text_tokenizer
 
 
 @dataclass
@@ -159,7 +159,7 @@ class InitialPolicy:
     def _log_probs(self, prompt_ids, token_ids):
         """Log-probability of each answer's tokens under the present policy, shape (n, length); padding is 0."""
         trainer = self.trainer
-        fill = trainer._tokenizer.pad_token_id
+        fill = text_tokenizer(trainer.processing_class).pad_token_id
 
         def padded(rows, value, side):
             return pad([torch.tensor(row) for row in rows], padding_value=value, padding_side=side)

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 
 import torch
 from accelerate.utils import gather_object, is_peft_model
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache, GenerationConfig, ProcessorMixin
 from transformers.generation import GenerationMode
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.chat_template_utils import parse_response
 from trl.data_utils import is_conversational
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.models.utils import unwrap_model_for_generation
-from trl.trainer.utils import create_model_from_path, pad, use_adapter
+from trl.trainer.utils import create_model_from_path, pad
 
 from gpm_hf.modeling.cache_gpm import cache_argument
 
@@ -114,7 +114,7 @@ class StoredOpponent(Opponent):
         texts = [
             one if isinstance(one, str) else "".join(message["content"] for message in one) for one in completions
         ]
-        return completions, self.trainer._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return completions, text_tokenizer(self.trainer.processing_class)(texts, add_special_tokens=False)["input_ids"]
 
     def _response(self, row, prompt, number):
         if COLUMN not in row:
@@ -155,7 +155,8 @@ class ReferenceOpponent(Opponent):
         prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
         rows = [torch.tensor(ids) for ids in prompt_ids]
         device = trainer.accelerator.device
-        ids = pad(rows, padding_value=trainer._tokenizer.pad_token_id, padding_side="left").to(device)
+        pad_id = text_tokenizer(trainer.processing_class).pad_token_id
+        ids = pad(rows, padding_value=pad_id, padding_side="left").to(device)
         mask = pad([torch.ones_like(row) for row in rows], padding_value=0, padding_side="left").to(device)
         with torch.no_grad(), self.player() as model:
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation_config)
@@ -173,9 +174,19 @@ class ReferenceOpponent(Opponent):
                 yield model
 
     @staticmethod
+    @contextmanager
     def as_reference(policy):
         """Makes a policy with an adapter the reference policy, for a while."""
-        return use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
+        if "ref" not in policy.peft_config:
+            with policy.disable_adapter():
+                yield
+            return
+        trained = policy.active_adapter
+        policy.set_adapter("ref")
+        try:
+            yield
+        finally:
+            policy.set_adapter(trained)
 
 
 class MixtureOpponent(ReferenceOpponent):
@@ -265,9 +276,14 @@ def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext)
         handle.remove()
 
 
+def text_tokenizer(processing_class):
+    """The tokenizer of a policy's processing class, which for one that reads images too is a part of it."""
+    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+
+
 def decode_completions(trainer, prompts, prompt_ids, token_ids):
     """Token ids as GRPO turns them into completions: text, or a message for a conversation."""
-    tokenizer = trainer._tokenizer
+    tokenizer = text_tokenizer(trainer.processing_class)
     if not is_conversational({"prompt": prompts[0]}):
         return trainer.processing_class.batch_decode(token_ids, skip_special_tokens=True)
     if tokenizer.response_template is not None:
@@ -387,11 +403,12 @@ def _generation_config(trainer):
             "`generation_kwargs` are vLLM's here and mean nothing to transformers, which samples the opponent: leave "
             f"them out, or store the opponent's responses in a column `{COLUMN}`."
         )
+    tokenizer = text_tokenizer(trainer.processing_class)
     return GenerationConfig(
         max_new_tokens=trainer.max_completion_length,
         do_sample=True,
-        pad_token_id=trainer._tokenizer.pad_token_id,
-        bos_token_id=trainer._tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=trainer.eos_token_ids,
         temperature=trainer.temperature,
         top_p=trainer.top_p,

@@ -1,7 +1,7 @@
 """TRL's DPOTrainer for sampled responses: it trains the ids that were sampled, and computes the reference before."""
 
 import copy
-from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -31,6 +31,7 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
     """
 
     _precompute_engine: Any
+    _folder: TemporaryDirectory | None = None
     _train_rows_over_max_length: int | None = None
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
@@ -82,15 +83,24 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
         if isinstance(dataset, Dataset) and not dataset.cache_files:
-            # TRL's main process writes a file that all read, which for rows in memory would lie in a temporary folder
-            # of each process: it is the main process's.
-            folder = [Path(dataset._get_cache_file_path("reference")).parent]
-            broadcast_object_list(folder)
-            dataset = copy.copy(dataset)
-            dataset._get_cache_file_path = lambda fingerprint: str(folder[0] / f"reference-{fingerprint}.arrow")
+            dataset = self._on_disk(dataset)
         dataset = super()._precompute_ref_logps(dataset, name, batch_size)
         if self._precompute_engine is not None:
             # It has hung hooks into the model, which would go on beside those of the training's engine.
             self._precompute_engine.destroy()
             self._precompute_engine = None
         return dataset
+
+    def _on_disk(self, dataset):
+        """
+        Rows in memory, read from a temporary folder of the main process. TRL's main process writes the reference's
+        file beside the rows, and all read it: beside rows in memory there would be as many places as processes.
+        """
+        if self._folder is None and self.accelerator.is_main_process:
+            self._folder = TemporaryDirectory(prefix="gpm-hf-reference-")
+        folder = [None if self._folder is None else mkdtemp(dir=self._folder.name)]
+        broadcast_object_list(folder)
+        if self.accelerator.is_main_process:
+            dataset.save_to_disk(folder[0])
+        self.accelerator.wait_for_everyone()
+        return Dataset.load_from_disk(folder[0])

@@ -20,7 +20,6 @@ class PublishingMixin(OneModelMixin):
     no pickles (`training_args.bin`) and no checkpoints.
     """
 
-    _saves_checkpoint = False
     _last_saved: tuple[str, int] | None = None
 
     def run_record(self, dataset_name=None, tags=None) -> RunRecord:
@@ -41,7 +40,7 @@ class PublishingMixin(OneModelMixin):
             ValueError: where this run's model, as it now is, was not saved into the output folder.
         """
         if self.is_world_process_zero():
-            if self._saves_checkpoint:
+            if self.control.should_save:  # true while a checkpoint is written
                 # TRL asks for a card then. Beside the weights of an earlier run it would be taken for theirs.
                 if any(is_weight_file(path.name) for path in Path(self.args.output_dir).glob("*")):
                     return
@@ -61,15 +60,8 @@ class PublishingMixin(OneModelMixin):
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        if not self._saves_checkpoint:
+        if not self.control.should_save:
             self._last_saved = self._saved_in(self.args.output_dir if output_dir is None else output_dir)
-
-    def _save_checkpoint(self, model, trial):
-        self._saves_checkpoint = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saves_checkpoint = False
 
     def save_model(self, output_dir=None, _internal_call=False):
         """As the parent's; saved by name into the output folder, the model gets its record and card too."""

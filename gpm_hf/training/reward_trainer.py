@@ -10,7 +10,6 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, is_peft_model
 from datasets import Dataset, IterableDataset
-from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.integrations import is_fsdp_enabled
 from transformers.utils import ModelOutput
@@ -130,6 +129,7 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
             if processing_class is None:
                 processing_class = load_tokenizer(model.config.name_or_path, trust_remote_code=args.trust_remote_code)
         self.gpm = _unwrap(model)
+        self._gpm_class = type(self.gpm)
         if self.gpm.config.template_date == UNKNOWN_DATE:
             # Trained before there were dates; what is made of it here has one.
             self.gpm.config.template_date = checked_date(args.template_date)
@@ -361,7 +361,7 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
             metrics["mean_log_odds"].extend(log_odds.tolist())
 
     def _write_model(self, folder, state_dict):
-        with _as_its_own_class(self.gpm):
+        with _of_class(self.gpm, self._gpm_class):
             super()._write_model(folder, state_dict)
         if self.args.should_save and is_peft_model(self.model):
             # An adapter of a plain language model says neither what the heads are nor how to run them.
@@ -388,12 +388,10 @@ def _share_heads(model):
 
 
 @contextmanager
-def _as_its_own_class(model):
+def _of_class(model, own_class):
     """FSDP2 gives a sharded model a class of torch's, and the code that is saved with a model is that of its class."""
     sharded = type(model)
-    if issubclass(sharded, FSDPModule):
-        # The class made for this model, FSDPModule, the model's own: torch itself counts so.
-        model.__class__ = sharded.__mro__[2]
+    model.__class__ = own_class
     try:
         yield
     finally:

@@ -551,7 +551,7 @@ def test_sampling_options_beside_vllm():
         args=SimpleNamespace(generation_kwargs=None),
         max_completion_length=7,
         eos_token_ids=[1, 4],
-        _tokenizer=build_tokenizer(),
+        processing_class=build_tokenizer(),
         **options,
     )
     found = ReferenceOpponent(trainer, 2).generation_config
