@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from gpm_hf.masking import masked
 
 # Whose what is not finished yet is: processes of another machine may write to the same disk.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())
@@ -152,3 +155,19 @@ def json_rows(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a file of one [`json_text`] a line, one at a time. A line ends at a line feed alone."""
     with open(path, "rb") as file:
         yield from map(json.loads, file)
+
+
+def report_text(value: Any, indent: int | None = None) -> str:
+    """
+    JSON of what was measured, as every reader of JSON takes it: what is undefined (NaN) or infinite is `null`, and
+    secrets are masked.
+    """
+    return json.dumps(_finite(masked(value)), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

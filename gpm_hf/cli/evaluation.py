@@ -1,13 +1,13 @@
 """`gpm-hf eval ...`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli import evaluation_best_of, evaluation_pairs, evaluation_policies, recipes
 from gpm_hf.cli.common import load_model, model_command
 from gpm_hf.cli.outputs import writes
+from gpm_hf.files import report_text
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult
@@ -54,7 +54,7 @@ def _cyclic(options: argparse.Namespace) -> None:
         rows, lambda prompts, groups: model.preference_scores(tokenizer, prompts, groups, options.batch_size)
     )
     if options.format == "json":
-        print(json.dumps(result.to_dict()))
+        print(report_text(result.to_dict()))
     else:
         print(result_table({Path(options.model).name: result}))
         print(f"\n{_interval_line(result)} Largest |S + S^T|: {result.skew_error:.2g}.")

@@ -1,7 +1,6 @@
 """`gpm-hf eval rewardbench2`."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from gpm_hf.cli.evaluation_scorers import (
     token_counter_of,
     write_output,
 )
+from gpm_hf.files import report_text
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation import RewardBench2Result
@@ -58,7 +58,7 @@ def _rewardbench2(options: argparse.Namespace) -> None:
     ]
     answer = {"read": reports, "results": results}
     if options.format == "json":
-        print(json.dumps(answer))
+        print(report_text(answer))
     else:
         print(rewardbench2_table(result for found in by_scorer for result in found.values()))
         for scorer, found in zip(scorers, by_scorer):

@@ -14,6 +14,7 @@ from gpm_hf.cli.evaluation_scorers import (
     store_of,
     write_output,
 )
+from gpm_hf.files import report_text
 from gpm_hf.hub.local_paths import without_paths
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _rewardbench(options: argparse.Namespace) -> None:
     ]
     answer = {"read": reports, "results": [result.to_dict() for result in results]}
     if options.format == "json":
-        print(json.dumps(answer))
+        print(report_text(answer))
     else:
         print(rewardbench_table(results))
         _print_reused([result.pairs for result in results])
@@ -126,7 +127,7 @@ def _pairs(options: argparse.Namespace) -> None:
     ]
     answer = {"read": reports, "results": found, "disagreements": [one.to_dict() for one in differ]}
     if options.format == "json":
-        print(json.dumps(answer))
+        print(report_text(answer))
     else:
         tables = {"Pairs right": pairs_table(results)}
         if all("difficulty" in row for row in rows):

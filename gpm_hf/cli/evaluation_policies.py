@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.evaluation_scorers import load_scorers, store_of
 from gpm_hf.cli.outputs import writes
-from gpm_hf.files import refuse_existing, written_whole
+from gpm_hf.files import refuse_existing, report_text, written_whole
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers
@@ -124,7 +124,7 @@ def _win_rates(options: argparse.Namespace) -> None:
     result = _measure(options, policies)
     answer = result.to_dict(options.baseline)
     if options.format == "json":
-        print(json.dumps(answer))
+        print(report_text(answer))
     else:
         print(win_rate_table(result), policy_table(result, options.baseline), cycle_lines(result), sep="\n\n")
         print(
@@ -134,7 +134,7 @@ def _win_rates(options: argparse.Namespace) -> None:
         )
     if options.output:
         with written_whole(options.output) as file:
-            json.dump({"evaluation": "win-rates", "data": _data_name(result), **answer}, file, indent=1)
+            file.write(report_text({"evaluation": "win-rates", "data": _data_name(result), **answer}, indent=1))
     for name, folder in cards.items():
         numbers = result.card_numbers(name, options.baseline)
         data = f"{_data_name(result)}, against {options.baseline}, judged by {_judge_name(options.scorers[0])}"
@@ -254,7 +254,7 @@ def _alpaca(options: argparse.Namespace) -> None:
     metrics = {name: alpaca_eval_metrics(rows, instructions) for name, rows in annotations.items()}
     answer = {"scorer": result.scorer, "baseline": options.baseline, "policies": metrics}
     if options.format == "json":
-        print(json.dumps(answer))
+        print(report_text(answer))
     else:
         columns = ["length_controlled_winrate", "win_rate", "standard_error", "avg_length"]
         cells = [[name, *[f"{found[column]:.2f}" for column in columns]] for name, found in metrics.items()]
@@ -269,7 +269,7 @@ def _alpaca(options: argparse.Namespace) -> None:
                 )
     if options.output:
         with written_whole(options.output) as file:
-            json.dump({"evaluation": "alpaca-eval", **answer}, file, indent=1)
+            file.write(report_text({"evaluation": "alpaca-eval", **answer}, indent=1))
 
 
 def _mt_bench(options: argparse.Namespace) -> None:
@@ -327,7 +327,7 @@ def _lm_eval(options: argparse.Namespace) -> None:
         if score.interval:
             numbers[f"{score.name}_interval"] = score.interval
     if options.format == "json":
-        print(json.dumps(numbers))
+        print(report_text(numbers))
     else:
         errors = ["" if score.standard_error is None else f"{score.standard_error:.4f}" for score in scores]
         ends = ["" if score.interval is None else "{:.4f} to {:.4f}".format(*score.interval) for score in scores]

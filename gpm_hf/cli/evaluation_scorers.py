@@ -1,7 +1,6 @@
 """What `gpm-hf eval rewardbench`, `rewardbench2` and `pairs` share: scorers, pairs to score, files for the numbers."""
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.outputs import writes
-from gpm_hf.files import written_whole
+from gpm_hf.files import report_text, written_whole
 
 if TYPE_CHECKING:
     from gpm_hf.scoring import Scorer
@@ -245,4 +244,4 @@ def write_output(
         )
         return
     with written_whole(options.output) as file:
-        json.dump({"evaluation": evaluation, "data": data_name(options), **answer}, file, indent=1)
+        file.write(report_text({"evaluation": evaluation, "data": data_name(options), **answer}, indent=1))

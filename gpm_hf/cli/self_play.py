@@ -1,11 +1,11 @@
 """`gpm-hf self-play`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from gpm_hf.cli.outputs import writes
+from gpm_hf.files import report_text
 
 
 def add_commands(commands: Any) -> None:
@@ -40,7 +40,7 @@ def _self_play(options: argparse.Namespace) -> None:
             found = {"responses": size, "exponent": rate.exponent, "coefficient": rate.coefficient}
             gaps = rate.gaps.reshape(len(rate.rounds), -1)
             curves = {"rounds": rate.rounds.tolist(), "gaps": gaps.mean(1).tolist(), "bound": rate.bound.tolist()}
-            print(json.dumps(found | curves))
+            print(report_text(found | curves))
         return
     rows = [
         [

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from gpm_hf.files import written_whole
+from gpm_hf.hub.escaping import address, code, literal, plain, with_code
 from gpm_hf.hub.record import RunRecord
 from gpm_hf.hub.results import RESULTS_FOLDER, load_results
 from gpm_hf.modeling import check_one_model
@@ -64,36 +65,38 @@ def write_card(
     card = ModelCard.from_template(
         data,
         template_path=card_template(_TEMPLATES[record.kind]),
-        model_name=name,
-        repo=repo or folder.resolve().name,
-        base=record.base_model,
-        base_revision=record.base_revision,
-        preference=record.settings.get("preference"),
+        model_name=plain(name),
+        repo=literal(repo or folder.resolve().name),
+        base=record.base_model and code(record.base_model),
+        base_literal=literal(record.base_model or "BASE_MODEL"),
+        base_revision=record.base_revision and code(record.base_revision),
+        preference=with_code(record.settings.get("preference", "")),
         method=record.settings.get("method"),
-        converted_from=record.settings.get("converted from"),
+        converted_from=with_code(record.settings.get("converted from", "")),
         transformers=".".join(map(str, MINIMUM_TRANSFORMERS)),
         base_is_preference_model=bool(adapter) and record.settings.get("adapter of") == "a preference model",
         is_adapter=bool(adapter),
         is_bradley_terry=is_bradley_terry,
         embedding_dim=config.get("embedding_dim"),
         prompt_format=config.get("prompt_format"),
-        template_date=config.get("template_date"),
-        dtype=config.get("dtype"),
+        prompt_format_code=code(config.get("prompt_format", "")),
+        template_date=config.get("template_date") and code(config["template_date"]),
+        dtype=config.get("dtype") and plain(config["dtype"]),
         rounding=_rounding(config),
-        settings=markdown_table(["setting", "value"], record.settings.items()),
+        settings=_table("setting", record.settings),
         data_sources=[
-            f"`{one['name']}`" + (f", revision `{one['revision']}`" if one["revision"] else "")
+            code(one["name"]) + (f", revision {code(one['revision'])}" if one["revision"] else "")
             for one in record.datasets
         ],
-        hyperparameters=markdown_table(["hyper-parameter", "value"], record.hyperparameters.items()),
-        metrics=markdown_table(["metric", "value"], [(k, f"{v:.4g}") for k, v in record.metrics.items()])
+        hyperparameters=_table("hyper-parameter", record.hyperparameters),
+        metrics=_table("metric", {name: _number(value) for name, value in record.metrics.items()})
         if record.metrics
         else "",
         results=_result_tables(results),
-        plots=[(file, caption) for file, caption in _pictures(folder, record, results).items()],
-        hardware=record.hardware,
-        versions=", ".join(f"{library} {number}" for library, number in record.versions.items()),
-        license=license,
+        plots=[(address(file), with_code(caption)) for file, caption in _pictures(folder, record, results).items()],
+        hardware=plain(record.hardware),
+        versions=plain(", ".join(f"{library} {number}" for library, number in record.versions.items())),
+        license=license and code(license),
     )
     with written_whole(folder / "README.md") as file:
         file.write(str(card))
@@ -121,8 +124,18 @@ def _pictures(folder: Path, record: RunRecord, results: list[dict[str, Any]]) ->
     found = dict(record.plots)
     for one in results:
         if "picture" in one:
-            found[f"{RESULTS_FOLDER}/{Path(one['picture']).name}"] = f"`{one['evaluation']}` on `{one['data']}`"
+            found[f"{RESULTS_FOLDER}/{Path(one['picture']).name}"] = (
+                f"{code(one['evaluation'])} on {code(one['data'])}"
+            )
     return {file: caption for file, caption in found.items() if (folder / file).is_file()}
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _table(header: str, rows: dict[str, Any]) -> str:
+    return markdown_table([header, "value"], [(with_code(name), with_code(value)) for name, value in rows.items()])
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -161,9 +174,13 @@ def _result_tables(results: list[dict[str, Any]]) -> str:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 continue
             interval = one["result"].get(f"{metric}_interval")
-            spread = f" (95% interval {interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
-            rows.append((metric.replace("_", " "), f"{value:.4g}{spread}"))
-        parts.append(f"`{one['evaluation']}` on `{one['data']}`:\n\n{markdown_table(['metric', 'value'], rows)}")
+            spread = (
+                f" (95% interval {interval[0]:.4g} to {interval[1]:.4g})" if interval and None not in interval else ""
+            )
+            rows.append((plain(metric.replace("_", " ")), f"{value:.4g}{spread}"))
+        parts.append(
+            f"{code(one['evaluation'])} on {code(one['data'])}:\n\n{markdown_table(['metric', 'value'], rows)}"
+        )
     return "\n\n".join(parts)
 
 

@@ -9,6 +9,7 @@ from huggingface_hub import CommitInfo, DatasetCard, DatasetCardData, HfApi
 
 from gpm_hf.data.cyclic import SPLITS, CyclicDatasets
 from gpm_hf.files import folder_written_whole
+from gpm_hf.hub.escaping import code, literal, plain, with_code
 from gpm_hf.tables import markdown_table
 from gpm_hf.templates import card_template
 
@@ -106,26 +107,32 @@ def _card(datasets, files, name, source, repo, license) -> DatasetCard:
     header += [f"pairs in `{split}`" for split in SPLITS]
     counted, gaps = [], []
     for configuration, counts in report.configurations.items():
-        ring = " > ".join([*counts.aspects, counts.aspects[0]])
+        ring = " > ".join(map(plain, [*counts.aspects, counts.aspects[0]]))
         numbers = [len(counts.aspects), counts.cycles, counts.prompts, counts.cycles_found]
-        counted.append([f"`{configuration}`", ring, *numbers, *(counts.pairs[split] for split in SPLITS)])
+        counted.append([code(configuration), ring, *numbers, *(counts.pairs[split] for split in SPLITS)])
         edges = sorted(counts.gaps.elements())
         spread = [f"{value:g}" for value in (edges[0], statistics.median(edges), edges[-1])] if edges else ["-"] * 3
-        gaps.append([f"`{configuration}`", *spread])
+        gaps.append([code(configuration), *spread])
+    first = next(iter(files))
     return DatasetCard.from_template(
         data,
         template_path=card_template("cyclic_dataset.md"),
-        name=name,
-        repo=repo,
-        first_configuration=next(iter(files)),
+        name=plain(name),
+        repo=literal(repo),
+        first_configuration=literal(first),
+        first_groups=literal(f"{first}_groups"),
         configurations=markdown_table(header, counted),
         gaps=markdown_table(["configuration", "smallest gap", "median gap", "largest gap"], gaps),
         min_gap=report.min_gap,
         seed=report.seed,
         test_share=report.test_share,
         aspects=report.configurations["all"].aspects,
-        source=source,
+        source=with_code(source),
         rows=report.rows,
-        problems=markdown_table(["reason", "count"], sorted(report.problems.items())) if report.problems else "",
+        problems=markdown_table(
+            ["reason", "count"], [(with_code(reason), count) for reason, count in sorted(report.problems.items())]
+        )
+        if report.problems
+        else "",
         version=version("gpm-hf"),
     )

@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
-from gpm_hf.files import scratch_folder
+from gpm_hf.files import report_text, scratch_folder
 from gpm_hf.hub.cards import card_was_edited, pictures, write_card
 from gpm_hf.hub.local_paths import is_local, strip_paths
 from gpm_hf.hub.record import RECORD_FILE, RunRecord
@@ -201,7 +201,7 @@ def _stage(
         # What was measured on the folder's model was measured on this one.
         for path in staged.glob(f"{RESULTS_FOLDER}/*.json"):
             result = json.loads(path.read_text(encoding="utf-8")) | {"model_sha256": model_digest(staged)}
-            path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            path.write_text(report_text(result, indent=1), encoding="utf-8")
     return staged, replaced
 
 

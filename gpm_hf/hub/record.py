@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.files import written_whole
+from gpm_hf.files import report_text, written_whole
 from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import GPMConfig
 
@@ -26,7 +26,7 @@ class RunRecord:
         datasets: one `{"name", "revision"}` per data set; the name of a local file without its folder.
         settings: what distinguishes the model, by readable name.
         hyperparameters: of the optimisation.
-        metrics: measured by the run itself, by readable name.
+        metrics: measured by the run itself, by readable name; `None` for what was not finite.
         hardware: in plain words.
         versions: of the libraries.
         tags: for the Hub.
@@ -42,7 +42,7 @@ class RunRecord:
     datasets: list[dict[str, str]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
     hardware: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class RunRecord:
     def save(self, folder: str | Path) -> None:
         """Writes the record into a model's folder."""
         with written_whole(Path(folder) / RECORD_FILE) as file:
-            json.dump(asdict(self), file, indent=1)
+            file.write(report_text(asdict(self), indent=1))
 
     @classmethod
     def load(cls, folder: str | Path) -> "RunRecord":

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.files import written_whole
+from gpm_hf.files import report_text, written_whole
 from gpm_hf.identity import model_digest
 
 RESULTS_FOLDER = "results"
@@ -40,7 +40,7 @@ def save_result(
     if picture is not None:
         found["picture"] = Path(picture).name
     with written_whole(path) as file:
-        json.dump(found, file, indent=1)
+        file.write(report_text(found, indent=1))
 
 
 def load_results(folder: str | Path) -> list[dict[str, Any]]:

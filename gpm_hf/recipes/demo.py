@@ -21,7 +21,7 @@ from transformers.utils import logging
 from gpm_hf.data.generator import ATTRIBUTES, generate_rings, ring_pairs, split_topics
 from gpm_hf.evaluation.benchmarks.ring_accuracy import evaluate_pairs, result_table
 from gpm_hf.evaluation.plots.preference_plots import plot_preference_plane
-from gpm_hf.files import written_whole
+from gpm_hf.files import report_text, written_whole
 from gpm_hf.modeling import preference_matrix
 from gpm_hf.preference import find_cycles
 from gpm_hf.recipes.heads import SYSTEMATIC_RECIPE, TEST_PROMPTS, TRAIN_PROMPTS, find_base_model, train_heads
@@ -135,7 +135,7 @@ def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
     }
     with written_whole(output / "results.json") as file:
-        json.dump(summary, file, indent=1)
+        file.write(report_text(summary, indent=1))
     print(
         f"Model: {output / 'gpm'}   picture: {output / 'preference_plane.png'}   numbers: {output / 'results.json'}\n"
         f"Load it anywhere: AutoModel.from_pretrained({str(output / 'gpm')!r}, trust_remote_code=True)\n"

@@ -11,6 +11,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gpm_hf.files import written_whole
 from gpm_hf.identity import data_identity, model_identity, scorer_identity, versions
+from gpm_hf.masking import masked
 from gpm_hf.recipes.iterate_config import METHODS, IterateConfig
 from gpm_hf.shards import unfinished_parts
 from gpm_hf.training import OfflineGPOConfig
@@ -33,6 +34,7 @@ _SAMPLES = (
     "use_vllm",
     "shard_size",
     "training.seed",
+    "versions",
 )
 _SCORES = ("scorer", "scoring_batch_size")
 # What each stage makes.
@@ -67,7 +69,7 @@ def check_settings(config: IterateConfig, training: OfflineGPOConfig) -> None:
     """
     state = PartialState()
     path = Path(config.output, "iterate.json")
-    settings = json.loads(json.dumps(_settings(config, training), default=str))
+    settings = json.loads(json.dumps(masked(_settings(config, training)), default=str))
     state.wait_for_everyone()
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     differing = sorted(name for name in {*earlier, *settings} if earlier.get(name) != settings.get(name))

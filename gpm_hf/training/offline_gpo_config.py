@@ -4,6 +4,8 @@ from dataclasses import MISSING, dataclass, field, fields
 
 from trl import DPOConfig
 
+from gpm_hf.training.masked_options import MaskedOptionsMixin
+
 LOSS_TYPES = ("gpo", "sppo", "rebel")
 
 # Options of DPO's losses that a regression of log-ratios has no place for, or that would change its reference or cut
@@ -26,8 +28,8 @@ _IGNORED = (
 )
 
 
-@dataclass
-class OfflineGPOConfig(DPOConfig):
+@dataclass(repr=False)
+class OfflineGPOConfig(MaskedOptionsMixin, DPOConfig):
     r"""
     Configuration class for the [`OfflineGPOTrainer`]: TRL's [`~trl.DPOConfig`] (data, batches, reference, logging)
     with regressions of log-ratios in place of DPO's losses.

@@ -5,6 +5,8 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from gpm_hf.training.masked_options import MaskedOptionsMixin
+
 # Options of GRPO's loss that GPO's regression has no place for.
 _IGNORED = (
     "epsilon",
@@ -29,8 +31,8 @@ _IGNORED = (
 )
 
 
-@dataclass
-class OnlineGPOConfig(GRPOConfig):
+@dataclass(repr=False)
+class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
     r"""
     Configuration class for the [`OnlineGPOTrainer`]: TRL's [`~trl.GRPOConfig`] (generation, vLLM, batches, logging)
     with GPO's loss in place of GRPO's ("Beyond Bradley-Terry Models", section 5, equations 5.1 to 5.3).

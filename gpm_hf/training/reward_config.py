@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from trl import RewardConfig
 
+from gpm_hf.training.masked_options import MaskedOptionsMixin
 
-@dataclass
-class GPMRewardConfig(RewardConfig):
+
+@dataclass(repr=False)
+class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
     r"""
     Configuration class for the [`GPMRewardTrainer`]: TRL's [`~trl.RewardConfig`] and what a general preference model
     adds to it.

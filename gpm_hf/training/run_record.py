@@ -1,5 +1,6 @@
 """The record of a training run: what was trained on what, and what that run measured."""
 
+import math
 import os
 import platform
 import re
@@ -196,7 +197,7 @@ def _tags(trainer, tags: Any) -> list[str]:
     return sorted({*trainer._tag_names, *further})
 
 
-def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
+def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float | None]:
     """
     The last value of each metric, of the training and of each evaluation, with the step at which it was logged. What
     was undefined over an interval (a win rate where no answer had text) is logged as `None`, and passed over.
@@ -204,7 +205,7 @@ def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
     state = trainer.state
     # Where the best checkpoint was loaded in the end, what was logged after it is of other weights.
     last = state.best_global_step if trainer.args.load_best_model_at_end and state.best_global_step else None
-    latest: dict[tuple[str, str], tuple[str, float]] = {}
+    latest: dict[tuple[str, str], tuple[str, float | None]] = {}
     for entry in state.log_history:
         if last is not None and entry["step"] > last:
             continue
@@ -215,7 +216,9 @@ def _last_metrics(trainer, names: tuple[str, ...]) -> dict[str, float]:
             for prefix, kind in kinds.items():
                 if entry.get(prefix + name) is not None:
                     readable = name.split("/")[-1].replace("_", " ")
-                    latest[kind, name] = (f"{readable} ({kind}, step {entry['step']})", float(entry[prefix + name]))
+                    value = float(entry[prefix + name])
+                    told = f"{readable} ({kind}, step {entry['step']})"
+                    latest[kind, name] = (told, value if math.isfinite(value) else None)
     return dict(latest.values())
 
 
