@@ -1,22 +1,23 @@
 """Batches in which each prompt stands once, with its responses after it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from gpm_hf.data.collator import PreferenceCollator, label_tensors
+from gpm_hf.data.collator import PreferenceCollator, Shape, is_group, label_tensors, pair_tensors, sequences_of
 from gpm_hf.modeling import EncodedGroup
 
 
 @dataclass
 class PackedPreferenceCollator:
     """
-    Packs each preference row into one row of tokens, prompt, chosen and rejected response, see
+    Packs each preference row into one row of tokens, the prompt and then every response of the pair or group, see
     [`GPMForPreference.forward`]; where that cannot be done or does not pay, the batch is `separate`'s.
 
-    With a gate the shared part is the prompt, else whatever the two sequences begin with alike. A batch stays separate
-    if in one of its rows nothing is shared: where a response merges into the prompt's last token, or is empty.
+    With a gate the shared part is the prompt, else whatever the sequences begin with alike. A batch stays separate if
+    in one of its rows nothing is shared: where a response merges into the prompt's last token, or is empty.
 
     Args:
         separate: the collator of batches with one sequence in a row.
@@ -25,66 +26,86 @@ class PackedPreferenceCollator:
 
     Returns, when called with rows:
         `input_ids` and `attention_mask` of shape (B, length), `prompt_lengths` of shape (B,), `response_lengths` of
-        shape (B, 2), with a gate `gate_rows` of shape (B,), and the labels.
+        shape (B, K), 0 for what a group has less than K responses, the labels, with a gate `gate_rows`, and of groups
+        what [`~gpm_hf.data.collator.pair_tensors`] returns.
     """
 
     separate: PreferenceCollator
     hidden_size: int
     always: bool = False
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        sequences = [(row["chosen_ids"], row["rejected_ids"]) for row in rows]
+    def shape_of(self, row: dict[str, Any]) -> Shape:
+        """How long a row's sequences are, and what they share."""
+        sequences = sequences_of(row)
         if self.separate.with_prompts:
-            prompts = [row["prompt_ids"] for row in rows]
-            shared = [
-                len(prompt) if EncodedGroup(list(pair), prompt).prompt_is_inside else 0
-                for prompt, pair in zip(prompts, sequences, strict=True)
-            ]
+            prompt = row["prompt_ids"]
+            shared = len(prompt) if EncodedGroup(sequences, prompt).prompt_is_inside else 0
         else:
-            shared = [_common_prefix(*pair) for pair in sequences]
-        lengths = [(len(chosen), len(rejected)) for chosen, rejected in sequences]
-        can = all(0 < prompt < min(pair) for prompt, pair in zip(shared, lengths, strict=True))
-        if not can or not (self.always or packing_pays(shared, lengths, self.hidden_size)):
+            shared = _common_prefix(sequences)
+        lengths = tuple(map(len, sequences))
+        return Shape(shared if shared < min(lengths) else 0, lengths)
+
+    def tokens_of(self, shapes: Sequence[Shape]) -> int:
+        """Tokens of a batch of rows of these shapes that pass the backbone."""
+        if not self.packs(shapes):
+            return self.separate.tokens_of(shapes)
+        return sum(sum(lengths) - shared * (len(lengths) - 1) for shared, lengths in shapes)
+
+    def packs(self, shapes: Sequence[Shape]) -> bool:
+        """Whether a batch of rows of these shapes is packed."""
+        return all(shape.shared for shape in shapes) and (self.always or packing_pays(shapes, self.hidden_size))
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        shapes = [self.shape_of(row) for row in rows]
+        if not self.packs(shapes):
             return self.separate(rows)
 
-        packed = [[*chosen, *rejected[prompt:]] for prompt, (chosen, rejected) in zip(shared, sequences, strict=True)]
-        length = max(map(len, packed))
+        packed = []
+        for row, (shared, _) in zip(rows, shapes, strict=True):
+            first, *others = sequences_of(row)
+            packed.append([*first, *(token for ids in others for token in ids[shared:])])
+        length, most = max(map(len, packed)), max(len(shape.lengths) for shape in shapes)
         batch = {
             "input_ids": torch.tensor([ids + [self.separate.pad_token_id] * (length - len(ids)) for ids in packed]),
             "attention_mask": torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids in packed]),
-            "prompt_lengths": torch.tensor(shared),
-            "response_lengths": torch.tensor(lengths) - torch.tensor(shared)[:, None],
+            "prompt_lengths": torch.tensor([shape.shared for shape in shapes]),
+            "response_lengths": torch.tensor(
+                [[length - shared for length in lengths] + [0] * (most - len(lengths)) for shared, lengths in shapes]
+            ),
         }
         if self.separate.with_prompts:
-            batch["gate_rows"] = 2 * torch.arange(len(rows))
+            batch["gate_rows"] = most * torch.arange(len(rows))
+        if is_group(rows[0]):
+            batch |= pair_tensors(rows, [most] * len(rows), batch.get("gate_rows"))
         return batch | label_tensors(rows)
 
 
-def packing_pays(shared: list[int], lengths: list[tuple[int, int]], hidden_size: int) -> bool:
+def packing_pays(shapes: Sequence[Shape], hidden_size: int) -> bool:
     """
     Whether a batch costs less packed than separate, by a twentieth at least.
 
     What is counted are tokens, padding included (packed rows have none, see `packing_gpm.py`), and the pairs of tokens
-    of which one may attend to the other; packed, each response also meets the other's tokens, which are masked. A
-    token costs as much as 2.5 pairs per hidden dimension, as measured with `benchmarks/reward_step.py` on a small
-    backbone; in large ones attention counts for less.
+    of which one may attend to the other; packed, each response also meets the tokens of the others in its row, which
+    are masked. A token costs as much as 2.5 pairs per hidden dimension, as measured with `benchmarks/reward_step.py`
+    on a small backbone; in large ones attention counts for less.
 
     Args:
-        shared: tokens that the sequences of each row have in common.
-        lengths: tokens of the two sequences of each row.
+        shapes: of the batch's rows.
         hidden_size: the backbone's.
     """
     pairs_per_token = 2.5 * hidden_size
-    longest = max(map(max, lengths))
-    separate = 2 * len(lengths) * (longest * pairs_per_token + longest**2 / 2)
-    responses = [sum(pair) - 2 * prompt for prompt, pair in zip(shared, lengths, strict=True)]
-    tokens = sum(shared) + sum(responses)
-    columns = max(shared) + max(responses)
-    packed = tokens * pairs_per_token + len(lengths) * (max(shared) ** 2 / 2 + max(responses) * columns)
+    longest = max(max(shape.lengths) for shape in shapes)
+    separate = sum(len(shape.lengths) for shape in shapes) * (longest * pairs_per_token + longest**2 / 2)
+    prompts = [shape.shared for shape in shapes]
+    responses = [sum(shape.lengths) - shape.shared * len(shape.lengths) for shape in shapes]
+    tokens = sum(prompts) + sum(responses)
+    columns = max(prompts) + max(responses)
+    packed = tokens * pairs_per_token + len(shapes) * (max(prompts) ** 2 / 2 + max(responses) * columns)
     return packed < 0.95 * separate
 
 
-def _common_prefix(chosen: list[int], rejected: list[int]) -> int:
-    """How many tokens two sequences begin with alike, but for the last one of either."""
-    limit = min(len(chosen), len(rejected)) - 1
-    return next((place for place in range(limit) if chosen[place] != rejected[place]), limit)
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens the sequences begin with alike, but for the last one of any."""
+    limit = min(map(len, sequences)) - 1
+    first = sequences[0]
+    return next((place for place in range(limit) if any(ids[place] != first[place] for ids in sequences)), limit)

@@ -10,7 +10,8 @@ import tokenizers
 import transformers
 from transformers import PreTrainedTokenizerBase
 
-from gpm_hf.modeling import TEMPLATE_DATE, encode_group, read_group
+from gpm_hf.data.judged_groups import is_grouped
+from gpm_hf.modeling import TEMPLATE_DATE, EncodedGroup, encode_group, read_group
 from gpm_hf.modeling.template_gpm import ChatTemplate
 
 TEXT_COLUMNS = ("chosen", "rejected")
@@ -32,17 +33,24 @@ def check_columns(columns: Sequence[str], needs_prompt: bool, needs_target: bool
         ValueError: naming the columns that are missing, or that would be ignored although they change the meaning.
     """
     tokenized = set(TOKEN_COLUMNS) <= set(columns)
-    if not tokenized and not set(TEXT_COLUMNS) <= set(columns):
+    grouped = is_grouped(columns)
+    if not tokenized and not grouped and not set(TEXT_COLUMNS) <= set(columns):
         raise ValueError(
             f"The {name} data set has the columns {sorted(columns)}. A preference data set needs `chosen` and "
-            "`rejected` (and, but for conversations, `prompt`), or `chosen_ids` and `rejected_ids`."
+            "`rejected` (and, but for conversations, `prompt`), `chosen_ids` and `rejected_ids`, or `responses` and "
+            "who of them beats whom."
+        )
+    if grouped and (labels := sorted(set(LABEL_COLUMNS) & set(columns))):
+        raise ValueError(
+            f"The {name} data set has groups of `responses` and the columns {labels}, which are labels of a pair: "
+            "state them of each pair, by `preferences`, `preference_matrix` or `target_scores`."
         )
     if tokenized and needs_prompt and "prompt_ids" not in columns:
         raise ValueError(
             f"The {name} data set is tokenised already and has no `prompt_ids`, which the scale gate reads. Add them, "
             "or train with `scale_gate=False`."
         )
-    if needs_target and "target_score" not in columns:
+    if needs_target and not grouped and "target_score" not in columns:
         raise ValueError(
             f'loss_type="regression" needs the column `target_score` (log-odds), but the {name} data set has the '
             f"columns {sorted(columns)}."
@@ -92,8 +100,8 @@ def encode_preference(
         ValueError: a row that cannot be used, with its number and the beginning of its prompt.
     """
     try:
-        prompt, *responses = split_preference(row, needs_prompt)
-        group = encode_group(tokenizer, prompt, responses, prompt_format, template_date)
+        responses = [row["chosen"], row["rejected"]]
+        group = encode_responses(row.get("prompt"), responses, tokenizer, prompt_format, needs_prompt, template_date)
     except ValueError as error:
         number = "The row" if index is None else f"Row {index}"
         raise ValueError(
@@ -104,6 +112,24 @@ def encode_preference(
     if group.prompt_ids is not None:
         encoded["prompt_ids"] = group.prompt_ids
     return encoded
+
+
+def encode_responses(
+    prompt: Any,
+    responses: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_format: str = "clean",
+    needs_prompt: bool = True,
+    template_date: str = TEMPLATE_DATE,
+) -> EncodedGroup:
+    """
+    Token ids of a prompt with K responses to be trained on, as of pairs; see [`encode_preference`] for the arguments.
+
+    Raises:
+        ValueError: what cannot be encoded, without the row's name.
+    """
+    prompt, responses = _split(prompt, responses, needs_prompt)
+    return encode_group(tokenizer, prompt, responses, prompt_format, template_date)
 
 
 def encoding_version() -> str:
@@ -130,10 +156,15 @@ def split_preference(row: Mapping[str, Any], needs_prompt: bool = True) -> tuple
     Raises:
         ValueError: a row without the prompt that the gate reads, or with a prompt that would be encoded twice.
     """
-    group = read_group(row.get("prompt"), [row["chosen"], row["rejected"]])
+    prompt, (chosen, rejected) = _split(row.get("prompt"), [row["chosen"], row["rejected"]], needs_prompt)
+    return prompt, chosen, rejected
+
+
+def _split(prompt: Any, responses: Sequence[Any], needs_prompt: bool) -> tuple[Any, list[Any]]:
+    group = read_group(prompt, list(responses))
     if group.prompt is None and needs_prompt:
         raise ValueError(
             f"The scale gate reads the prompt, and here there is none: {group.why_no_prompt}. Add a `prompt` column, "
             "filter such rows out of the data set, or train with `scale_gate=False`."
         )
-    return group.prompt, group.responses[0], group.responses[1]
+    return group.prompt, group.responses

@@ -132,8 +132,9 @@ class GPMForPreference(GPMPreTrainedModel):
                 hidden states of an earlier output; given `response_states` instead of `input_ids`, only the heads are
                 computed. `prompt_states` alone are those of a prompt that is in the cache already.
             response_lengths (`torch.LongTensor` of shape `(batch_size, K)`, *optional*): makes the rows packed ones:
-                a prompt of `prompt_lengths` tokens, then K responses of these numbers of tokens. The output has
-                batch_size * K rows, those of the first prompt's responses first. Which backbones can do so
+                a prompt of `prompt_lengths` tokens, then K responses of these numbers of tokens, 0 where a prompt has
+                fewer responses (whose rows in the output mean nothing). The output has batch_size * K rows, those of
+                the first prompt's responses first. Which backbones can do so
                 [`packing_obstacle`] says; `_with_shared_prompts` is added to their attention's name from then on, and
                 for all else it is what it was.
             kwargs: passed on to the backbone. With tokens in a cache (under the name that [`cache_argument`] gives),

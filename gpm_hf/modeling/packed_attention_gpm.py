@@ -144,6 +144,7 @@ def plan_varying_lengths(parts, sliding_window):
     starts = (ends - lengths.flatten()).view_as(lengths)
     shared = lengths[:, :1].expand_as(lengths).clone()
     shared[:, 0] = 0
+    shared[lengths == 0] = 0
     key_lengths = (lengths + shared).flatten()
     key_ends = key_lengths.cumsum(0)
     part = torch.repeat_interleave(key_lengths)

@@ -38,20 +38,21 @@ def share_prompts(attention, attention_mask, prompt_lengths, response_lengths, s
         attention (`str`): one of `IMPLEMENTATIONS`.
         attention_mask (`torch.LongTensor` of shape `(B, length)`): 1 where a packed row has a token.
         prompt_lengths (`torch.LongTensor` of shape `(B,)`): tokens of each row's prompt.
-        response_lengths (`torch.LongTensor` of shape `(B, K)`): tokens of each of its responses.
+        response_lengths (`torch.LongTensor` of shape `(B, K)`): tokens of each of its responses, 0 for none.
         sliding_window (`int`, *optional*): the window of a backbone of which some layers have one.
 
     Returns:
         [`SharedPrompts`]
 
     Raises:
-        ValueError: for lengths below 1, or that do not add up to the row's tokens.
+        ValueError: for a row without prompt or responses, or lengths that do not add up to the row's tokens.
     """
     lengths = torch.cat([prompt_lengths[:, None], response_lengths], dim=-1)
     count = attention_mask.sum(-1)
-    if bool((lengths < 1).any() | (lengths.sum(-1) != count).any()):
+    is_empty = (prompt_lengths < 1) | (response_lengths < 0).any(-1) | (response_lengths < 1).all(-1)
+    if bool((is_empty | (lengths.sum(-1) != count)).any()):
         raise ValueError(
-            f"A packed row is a prompt and its responses, of one token or more each: prompt_lengths "
+            f"A packed row is a prompt of one token or more and at least one response: prompt_lengths "
             f"{prompt_lengths.tolist()} and response_lengths {response_lengths.tolist()} do not fit rows of "
             f"{count.tolist()} tokens."
         )

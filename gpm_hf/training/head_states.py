@@ -13,7 +13,7 @@ import random
 import shutil
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -26,13 +26,14 @@ from datasets import Dataset
 from datasets.utils import tqdm
 from safetensors.torch import load_file, save
 
+from gpm_hf.data.collator import sequences_of
 from gpm_hf.files import written_whole
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
 from gpm_hf.modeling.engine_gpm import long_rope_from
 
 logger = get_logger(__name__)
 
-ROW_COLUMNS = ("chosen_row", "rejected_row", "prompt_row")
+ROW_COLUMNS = ("chosen_row", "rejected_row", "sequence_rows", "prompt_row")
 # Minutes of work for a small backbone on a CPU, seconds on a GPU: what a killed run loses at most.
 SHARD_TOKENS = 2**17
 # A short sequence counts as so many tokens, because its states take as much room as a long one's.
@@ -80,13 +81,13 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
     part.
 
     Args:
-        dataset: rows with `chosen_ids`, `rejected_ids` and, needed for a model with a gate, `prompt_ids`.
+        dataset: prepared pairs or groups, with `prompt_ids`, which a model with a gate needs, or without.
         model: the preference model, on the device that is to compute the states.
         batch_size: sequences encoded at once.
 
     Returns:
-        The same rows; reading one gives `chosen_state`, `rejected_state` and, with prompts, `prompt_state`, each a
-        float32 tensor of shape (hidden_size,), and its labels.
+        The same rows; reading one gives `chosen_state` and `rejected_state`, of a group `sequence_states`, a list, and
+        with prompts `prompt_state`, each state a float32 tensor of shape (hidden_size,), and the row's labels.
 
     Raises:
         OSError: the states are larger than what is free on the disk.
@@ -103,18 +104,23 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
             sequences[key] = _Sequence(np.asarray(ids, dtype=np.int32), prompt_length)
         return key
 
-    names = ROW_COLUMNS[: 3 if with_prompts else 2]
-    keys: dict[str, list[bytes]] = {name: [] for name in names}
+    grouped = "pairs" in dataset.column_names
+    keys: dict[str, list[Any]] = {name: [] for name in (["sequence_rows"] if grouped else ROW_COLUMNS[:2])}
+    if with_prompts:
+        keys["prompt_row"] = []
     for row in dataset:
-        group = EncodedGroup([row["chosen_ids"], row["rejected_ids"]], row.get("prompt_ids"))
+        group = EncodedGroup(sequences_of(row), row.get("prompt_ids"))
         # As in `collate_groups`: where the gate does not read a sequence, any of its tokens will do.
         inside = with_prompts and group.prompt_is_inside
         length = len(row["prompt_ids"]) if inside else 1
-        pair = [key_of(ids, length) for ids in group.sequences]
-        keys["chosen_row"].append(pair[0])
-        keys["rejected_row"].append(pair[1])
+        found = [key_of(ids, length) for ids in group.sequences]
+        if grouped:
+            keys["sequence_rows"].append(found)
+        else:
+            keys["chosen_row"].append(found[0])
+            keys["rejected_row"].append(found[1])
         if with_prompts:
-            keys["prompt_row"].append(pair[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
+            keys["prompt_row"].append(found[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
 
     # Longest first: sequences of like length share a batch, and too little memory shows at once. The order depends on
     # the sequences alone, so the same texts paired otherwise have the same states.
@@ -133,15 +139,23 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
     states = HeadStates([shard.file for shard in shards], first_rows)
 
     row_of = {key: row for row, key in enumerate(ordered)}
-    rows_only = Dataset.from_dict({name: [row_of[key] for key in values] for name, values in keys.items()})
+
+    def rows_of(key: Any) -> Any:
+        return [row_of[one] for one in key] if isinstance(key, list) else row_of[key]
+
+    rows_only = Dataset.from_dict({name: list(map(rows_of, values)) for name, values in keys.items()})
     labels = [name for name in dataset.column_names if not name.endswith("_ids")]
     parts = [dataset.select_columns(labels), rows_only] if labels else [rows_only]
 
     def look_up(rows):
         found = {name: values for name, values in rows.items() if name not in ROW_COLUMNS}
-        for name in names:
-            kind = "prompt_states" if name == "prompt_row" else "response_states"
-            found[name.replace("_row", "_state")] = [states.read(kind, row) for row in rows[name]]
+        for name in rows.keys() & set(ROW_COLUMNS):
+            if name == "sequence_rows":
+                groups = rows[name]
+                found["sequence_states"] = [[states.read("response_states", row) for row in group] for group in groups]
+            else:
+                kind = "prompt_states" if name == "prompt_row" else "response_states"
+                found[name.replace("_row", "_state")] = [states.read(kind, row) for row in rows[name]]
         return found
 
     return datasets.concatenate_datasets(parts, axis=1).with_transform(look_up)

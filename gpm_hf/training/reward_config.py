@@ -55,6 +55,23 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
             by SDPA, FlexAttention or FlashAttention, and is an error where the backbone cannot. `num_tokens` counts
             each token that passes the backbone.
 
+        group_pairs (`bool`, *optional*):
+            Whether training pairs of one prompt become groups (of 16 responses at most), each distinct response
+            encoded once; a batch has the losses and gradients of its pairs, and `per_device_train_batch_size` then
+            counts groups. `None` does so, and says it, where responses come in several pairs, so that three quarters
+            of them or of the tokens that pass the backbone are left at most (never with `train_heads_only`, where each
+            text passes once anyway). Groups of responses are groups in any case; pairs to be evaluated stay pairs.
+        pair_weight (`str`, *optional*, defaults to `"pair"`):
+            `"pair"` takes the mean over all pairs; `"prompt"` over each prompt's pairs first, so that prompts with
+            many pairs do not weigh more (as InstructGPT did), which implies `group_pairs`.
+        max_tokens_per_batch (`int`, *optional*):
+            The most tokens of a training batch that pass the backbone, padding included: batches are of fewer than
+            `per_device_train_batch_size` rows where these are long. A group with more is cut by its responses into
+            parts that keep every pair; two sequences that are longer pass together. The same batches come in another
+            order in each epoch.
+        rating_margin (`float`, *optional*, defaults to `0.0`):
+            Of groups with `ratings`: log-odds of margin for each unit by which two ratings differ.
+
     > [!NOTE]
     > `center_rewards_coefficient` is refused: the log-odds of a pair do not have an offset that could drift.
     """
@@ -128,8 +145,42 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
         },
     )
 
+    group_pairs: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether training pairs of one prompt become groups, each distinct response encoded once. None "
+            "means where responses come in several pairs."
+        },
+    )
+    pair_weight: str = field(
+        default="pair",
+        metadata={
+            "help": "Mean over all pairs, or over each prompt's pairs first (prompt).",
+            "choices": ["pair", "prompt"],
+        },
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "The most tokens of a training batch that pass the backbone, padding included."},
+    )
+    rating_margin: float = field(
+        default=0.0,
+        metadata={"help": "Of groups with `ratings`: log-odds of margin for each unit by which two ratings differ."},
+    )
+
     def __post_init__(self):
         super().__post_init__()
+        if self.pair_weight not in ("pair", "prompt"):
+            raise ValueError(f'pair_weight={self.pair_weight!r} is unknown: choose "pair" or "prompt".')
+        if self.pair_weight == "prompt" and self.group_pairs is False:
+            raise ValueError('pair_weight="prompt" weighs groups: leave `group_pairs` unset.')
+        if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
+            raise ValueError(f"max_tokens_per_batch must be at least 1, got {self.max_tokens_per_batch}.")
+        if self.max_tokens_per_batch is not None and self.train_sampling_strategy not in ("random", "sequential"):
+            raise ValueError(
+                f"max_tokens_per_batch makes the batches, and so does train_sampling_strategy="
+                f"{self.train_sampling_strategy!r}: keep one of them."
+            )
         if self.loss_type not in ("cross_entropy", "regression"):
             raise ValueError(f'loss_type={self.loss_type!r} is unknown: choose "cross_entropy" or "regression".')
         if self.head_initialization not in (None, "spectral", "random"):
@@ -138,6 +189,8 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
             )
         if self.head_initialization == "spectral" and not self.train_heads_only:
             raise ValueError('head_initialization="spectral" reads stored states: it needs train_heads_only=True.')
+        if self.max_tokens_per_batch is not None and self.train_heads_only:
+            raise ValueError("max_tokens_per_batch has no meaning with train_heads_only=True: no tokens are passed.")
         if self.packing and self.train_heads_only:
             raise ValueError("packing=True has no meaning with train_heads_only=True, which trains on stored states.")
         if self.center_rewards_coefficient is not None:

@@ -1,6 +1,6 @@
 """Preference data as [`GPMRewardTrainer`] trains on them: every row checked and tokenised before the first step."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
@@ -9,13 +9,30 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import global_then_local_main_first
 
 from gpm_hf.data.columns import check_text_columns
+from gpm_hf.data.judged_groups import is_grouped
 from gpm_hf.data.preference import TOKEN_COLUMNS, check_columns
 from gpm_hf.data.preference_rows import IDENTICAL, LEGACY_COLUMNS, preparation_version, prepare_row
 from gpm_hf.modeling import GPMConfig
 from gpm_hf.training.reward_config import GPMRewardConfig
+from gpm_hf.training.reward_groups import prepare_groups
 from gpm_hf.training.row_means import BY_LENGTH
 
 logger = get_logger(__name__)
+
+
+class PreparedData(NamedTuple):
+    """
+    Preference data, tokenised.
+
+    Attributes:
+        rows: pairs or groups.
+        grouped: whether they are groups.
+        dropped: how many pairs of groups are left out because a response is too long.
+    """
+
+    rows: Dataset | IterableDataset
+    grouped: bool
+    dropped: int
 
 
 def prepare_preferences(
@@ -24,10 +41,10 @@ def prepare_preferences(
     config: GPMConfig,
     args: GPMRewardConfig,
     name: str,
-) -> Dataset | IterableDataset:
+) -> PreparedData:
     """
-    Checks and tokenises preference rows, see [`~gpm_hf.data.preference_rows.prepare_row`]; those of a stream when they
-    are read.
+    Checks and tokenises preference rows, see [`~gpm_hf.data.preference_rows.prepare_row`], or groups, see
+    [`prepare_groups`]; those of a stream when they are read.
 
     Args:
         dataset: rows as texts or as token ids.
@@ -56,12 +73,16 @@ def prepare_preferences(
     is_regression = args.loss_type == "regression"
     check_columns(columns, config.scale_gate, is_regression, name)
     unused = {"margin"} if is_regression else {"target_score"}
+    if is_grouped(columns):
+        check_text_columns(dataset, f"The {name} data set")
+        groups, dropped = prepare_groups(dataset, tokenizer, config, args, name, columns)
+        return PreparedData(groups, True, dropped)
     if unused & set(columns):
         logger.warning(f"loss_type={args.loss_type!r} does not use the column {unused} of the {name} data.")
     check_text_columns(dataset, f"The {name} data set")
     options: dict[str, Any] = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Preparing {name}"}
     with global_then_local_main_first():
-        return dataset.map(
+        dataset = dataset.map(
             prepare_row,
             with_indices=True,
             fn_kwargs={
@@ -77,6 +98,7 @@ def prepare_preferences(
             remove_columns=columns,
             **options,
         )
+    return PreparedData(dataset, False, 0)
 
 
 def count_undecided(dataset: Dataset, loss_type: str, name: str) -> dict[str, int]:
@@ -85,9 +107,14 @@ def count_undecided(dataset: Dataset, loss_type: str, name: str) -> dict[str, in
     tokens, and `undecided_labels`, probabilities of 1/2 or targets of 0. Only what there is.
     """
     label, even = ("target_score", 0.0) if loss_type == "regression" else ("preference_probability", 0.5)
-    counts = {"identical_pairs": sum(dataset[IDENTICAL])}
-    counts["undecided_labels"] = dataset[label].count(even) if label in dataset.column_names else 0
+
+    def values(column: str) -> list[Any]:
+        found = dataset[column] if column in dataset.column_names else []
+        return [one for row in found for one in row] if "pairs" in dataset.column_names else list(found)
+
+    identical = values(IDENTICAL)
+    counts = {"identical_pairs": sum(identical), "undecided_labels": values(label).count(even)}
     for kind, words in (("identical_pairs", "equal responses"), ("undecided_labels", f"the label {label}={even}")):
         if counts[kind]:
-            logger.warning(f"{counts[kind]} of {len(dataset)} {name} rows have {words}: `accuracy` leaves them out.")
+            logger.warning(f"{counts[kind]} of {len(identical)} {name} rows have {words}: `accuracy` leaves them out.")
     return {kind: count for kind, count in counts.items() if count}

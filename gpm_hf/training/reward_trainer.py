@@ -5,6 +5,7 @@ import os
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
@@ -16,6 +17,7 @@ from transformers.utils import ModelOutput
 from trl import RewardTrainer
 
 from gpm_hf.data.collator import PreferenceCollator, collate_states
+from gpm_hf.data.group_rows import GROUP_COLUMNS
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
 from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS
 from gpm_hf.data.preference_rows import IDENTICAL
@@ -29,23 +31,27 @@ from gpm_hf.modeling import (
     pair_scores,
 )
 from gpm_hf.scoring.preference_model import check_gpm_options, load_or_start_preference_model, load_tokenizer
+from gpm_hf.training.group_batches import pair_weights, rows_in, take_pairs
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
-from gpm_hf.training.losses import cross_entropy_loss, label_sides, regression_loss
+from gpm_hf.training.losses import cross_entropy_loss, regression_loss
 from gpm_hf.training.new_tokens import check_base, check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.peft_config import adapter_config
 from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
-from gpm_hf.training.row_means import COUNTED, NO_SEARCH, RowMeansMixin, fetch_own_batches
+from gpm_hf.training.reward_groups import cut_groups, group_pairs
+from gpm_hf.training.reward_metrics import PairMetricsMixin
+from gpm_hf.training.row_means import COUNTED, NO_SEARCH, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, preference_model_record
-from gpm_hf.training.spectral_heads import spectral_embedding_head
+from gpm_hf.training.spectral_heads import spectral_embedding_head, state_pairs
+from gpm_hf.training.token_batches import TokenBatchSampler
 
 logger = get_logger(__name__)
 
 HEADS = ("embedding_head", "gate_head", "reward_head")
 
 
-class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
+class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
     """
     Trainer for general preference models ("Beyond Bradley-Terry Models: A General Preference Model for Language Model
     Alignment", ICML 2025, section 4 and appendix A.1).
@@ -63,7 +69,9 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
         train_dataset, eval_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
             Preference data: `chosen`, `rejected` and `prompt`, as strings or chat messages (conversations may contain
             the prompt instead), or tokenised as `chosen_ids`, `rejected_ids` and `prompt_ids`. Optional columns:
-            `margin` (log-odds), `preference_probability` (that chosen is preferred), `target_score` (log-odds).
+            `margin` (log-odds), `preference_probability` (that chosen is preferred), `target_score` (log-odds). Or
+            groups: `prompt`, `responses` and who of them beats whom, see [`gpm_hf.data.judged_groups`]. Each response
+            then passes the backbone once, the prompt once for all of them, and a batch has the gradient of its pairs.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The tokenizer; by default the one beside the model.
         peft_config ([`~peft.PeftConfig`], *optional*):
@@ -76,7 +84,9 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
     `mean_probability` and `mean_log_odds`. Pairs about which nobody can be right are left out of these three and
     counted: `identical_pairs` of equal responses, `undecided_labels` of 1/2 or 0 (where there are any). Further
     `skew_error` (largest |s_ij + s_ji|, zero by construction), and in training `rows_over_max_length`. The rows of a
-    stream are not known beforehand: there long ones are left out uncounted, and a warning says so. In an evaluation
+    stream are not known beforehand: there long ones are left out uncounted, and a warning says so. Of groups there are
+    also `groups_right`, the share of those all of whose pairs are right, and `cycles_right`, the same of those whose
+    labels go round in a circle. In an evaluation
     all begin with its name: `eval_`, of several data sets `eval_NAME_`, or the given `metric_key_prefix`.
     """
 
@@ -137,7 +147,8 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
         processing_class.chat_template = fixed_templates(processing_class.chat_template, self.gpm.config.template_date)
         if is_fsdp_enabled():
             _share_heads(self.gpm)
-        self._train_counts: dict[str, int] | None = None
+        # The training data are prepared first.
+        self._train_counts: dict[str, int] | None = None if train_dataset is not None else {}
         # Before the rows are tokenised: what was made of them does not know where they are from.
         self.data_sources = data_sources(train_dataset)
         self.was_given_a_name = is_named
@@ -179,6 +190,7 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
             if peft_config.revision is None and isinstance(revision, str):
                 peft_config.revision = revision
         heads = {name: head.weight.detach().clone() for name, head in self.gpm.heads().items()}
+        self._groups_unasked = data_collator is None
         if data_collator is None and args.train_heads_only:
             data_collator = collate_states
         elif data_collator is None:
@@ -198,6 +210,8 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
                 data_collator = PackedPreferenceCollator(data_collator, hidden_size, always=args.packing is True)
         elif args.packing:
             raise ValueError("packing=True is what a data collator does, and you passed one of your own.")
+        # The rows are prepared for it, by the parent's `__init__`.
+        self._collator = data_collator
         super().__init__(
             model=model,
             args=init_args,
@@ -233,13 +247,7 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
         def batches(size=1024):
             for start in range(0, len(self.train_dataset), size):
                 rows = self.train_dataset[start : start + size]
-                if self.args.loss_type == "regression":
-                    weights = torch.tensor(rows["target_score"])
-                elif "preference_probability" in rows:
-                    weights = 2 * torch.tensor(rows["preference_probability"]) - 1
-                else:
-                    weights = torch.ones(len(rows["chosen_state"]))
-                yield torch.stack(rows["chosen_state"]), torch.stack(rows["rejected_state"]), weights
+                yield state_pairs(rows, self.args.loss_type)
 
         weight = self.gpm.embedding_head.weight
         new, strengths = spectral_embedding_head(
@@ -260,105 +268,124 @@ class GPMRewardTrainer(PublishingMixin, RowMeansMixin, RewardTrainer):
         return {name: value for name, value in options.items() if value is not None}
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
-        if isinstance(dataset, Dataset) and set(ROW_COLUMNS[:2]) <= set(dataset.column_names):
+        is_prepared = isinstance(dataset, Dataset) and {"chosen_row", "sequence_rows", "sequence_ids"} & set(
+            dataset.column_names
+        )
+        if is_prepared:
             return dataset  # `evaluate` on a data set that `__init__` prepared
-        dataset = prepare_preferences(dataset, processing_class, self.gpm.config, args, dataset_name)
+        dataset, grouped, dropped = prepare_preferences(dataset, processing_class, self.gpm.config, args, dataset_name)
         if isinstance(dataset, IterableDataset):
             if args.train_heads_only:
                 raise ValueError("train_heads_only keeps states on disk, row by row; a streamed data set has no rows.")
+            if args.max_tokens_per_batch is not None:
+                raise ValueError("max_tokens_per_batch needs to know all rows, and those of a stream nobody knows.")
             if args.max_length is not None:
                 logger.warning(
                     f"Streamed {dataset_name} rows over max_length={args.max_length} tokens are left out uncounted."
                 )
-            return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-        before = len(dataset)
-        dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-        dropped = before - len(dataset)
-        if len(dataset) == 0:
-            raise ValueError(
-                f"No row of the {dataset_name} data set is left: all {before} are longer than "
-                f"max_length={args.max_length} tokens. Raise `max_length`."
-            )
-        if dropped:
-            logger.warning(
-                f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens and "
-                "are left out."
-            )
+            return dataset if grouped else super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        is_training = self._train_counts is None
+        if not grouped:
+            before = len(dataset)
+            dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+            dropped = before - len(dataset)
+            if len(dataset) == 0:
+                raise ValueError(
+                    f"No row of the {dataset_name} data set is left: all {before} are longer than "
+                    f"max_length={args.max_length} tokens. Raise `max_length`."
+                )
+            if dropped:
+                logger.warning(
+                    f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens "
+                    "and are left out."
+                )
         undecided = count_undecided(dataset, args.loss_type, dataset_name)
-        if self._train_counts is None:  # the training data are prepared first
+        if is_training:
             self._train_counts = {"rows_over_max_length": dropped, **undecided}
+            if not grouped:
+                shares_prompt = isinstance(self._collator, PackedPreferenceCollator)
+                dataset = group_pairs(dataset, args, shares_prompt, self._groups_unasked, dataset_name)
+            if args.max_tokens_per_batch is not None and "pairs" in dataset.column_names:
+                dataset = cut_groups(dataset, args.max_tokens_per_batch, self._collator, dataset_name)
         if args.train_heads_only:
             dataset = with_head_states(dataset, self.gpm, args.head_states_batch_size)
         return dataset
 
+    def _get_train_sampler(self, train_dataset=None):
+        most_tokens = self.args.max_tokens_per_batch
+        if most_tokens is None:
+            return super()._get_train_sampler(train_dataset)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return TokenBatchSampler(
+            [self.data_collator.shape_of(row) for row in rows],
+            self.data_collator.tokens_of,
+            most_rows=self.args.train_batch_size,
+            most_tokens=most_tokens,
+            processes=self.accelerator.num_processes // self._tp_size,
+            rank=self.accelerator.process_index // self._tp_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            shuffle=self.args.train_sampling_strategy == "random",
+        )
+
+    @property
+    def _batches_differ(self):
+        return super()._batches_differ or self.args.max_tokens_per_batch is not None
+
     def predict(self, test_dataset, *arguments, **options):
-        """As the parent's, for the data sets that `evaluate` takes; predictions are one log-odds per pair."""
+        """
+        As the parent's, for the data sets that `evaluate` takes; predictions are one log-odds per pair, those of
+        groups one group after the other. (`compute_metrics` sees them with a row per group, padded.)
+        """
         test_dataset = self._prepare_dataset(test_dataset, self.processing_class, self.args, "test")
-        return super().predict(test_dataset, *arguments, **options)
+        output = super().predict(test_dataset, *arguments, **options)
+        if isinstance(test_dataset, Dataset) and "pairs" in test_dataset.column_names:
+            counts = [len(pairs) for pairs in test_dataset.with_format(None)["pairs"]]
+            rows = zip(output.predictions, counts, strict=True)
+            output = output._replace(predictions=np.concatenate([row[:count] for row, count in rows]))
+        return output
 
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
-            columns = [*TOKEN_COLUMNS, "prompt_ids", *ROW_COLUMNS, *LABEL_COLUMNS, IDENTICAL]
+            columns = [*TOKEN_COLUMNS, *GROUP_COLUMNS, "prompt_ids", *ROW_COLUMNS, *LABEL_COLUMNS, IDENTICAL]
             self._signature_columns = [*columns, self.args.length_column_name]
 
     def rows_in(self, batch):
-        """The number of pairs in a batch, whichever collator made it."""
-        if "response_lengths" in batch:
-            return len(batch["response_lengths"])
-        if "gate_rows" in batch:
-            return len(batch["gate_rows"])
-        return len(batch["response_states" if "response_states" in batch else "input_ids"]) // 2
+        """The number of pairs or groups in a batch, whichever collator made it."""
+        return rows_in(batch)
+
+    def weight_of(self, batch):
+        """The number of pairs that count or, with `pair_weight="prompt"`, of prompts."""
+        return pair_weights(batch, self.args.pair_weight == "prompt").sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         mode = "train" if self.model.training else "eval"
-        labels = {name: inputs.pop(name) for name in (*LABEL_COLUMNS, IDENTICAL, COUNTED) if name in inputs}
-        pairs = self.rows_in(inputs)
-        gate_rows = inputs.pop("gate_rows", None)
+        labels = {name: inputs.pop(name) for name in (*LABEL_COLUMNS, IDENTICAL) if name in inputs}
+        counted_rows = inputs.get(COUNTED)
+        if counted_rows is None:
+            device = next(iter(inputs.values())).device
+            counted_rows = inputs[COUNTED] = torch.ones(self.rows_in(inputs), dtype=torch.bool, device=device)
+        weights = pair_weights(inputs, self.args.pair_weight == "prompt")
+        del inputs[COUNTED]
+        pairs = take_pairs(inputs)
         outputs = model(**inputs)
 
-        # Sequences lie chosen, rejected, chosen, rejected, ...; after them the prompts that need a row of their own.
-        chosen, rejected = outputs.embeddings[: 2 * pairs].unflatten(0, (pairs, 2)).unbind(1)
-        scales = outputs.scales if gate_rows is None else outputs.scales[gate_rows]
+        chosen, rejected = outputs.embeddings[pairs.places].unbind(1)
+        scales = outputs.scales if pairs.gate_rows is None else outputs.scales[pairs.gate_rows]
         log_odds = pair_scores(chosen, rejected, scales, self.gpm.config.tau)
 
         if self.args.loss_type == "regression":
             losses = regression_loss(log_odds, labels["target_score"])
         else:
             losses = cross_entropy_loss(log_odds, labels.get("preference_probability", 1.0), labels.get("margin", 0.0))
-        counted = labels.get(COUNTED, torch.ones_like(log_odds, dtype=torch.bool))
         if mode == "train" and "attention_mask" in inputs:
             tokens = self.accelerator.gather(inputs["attention_mask"].sum()).sum().item()
             self._total_train_tokens += tokens // self._tp_size
         with torch.no_grad():
             reversed_log_odds = pair_scores(rejected, chosen, scales, self.gpm.config.tau)
-            self._record(mode, labels, counted, losses, log_odds, reversed_log_odds)
-        loss = self.mean_over_rows(losses, counted, num_items_in_batch)
-        # `compute_metrics` receives the log-odds: of all outputs only they have one row per pair.
-        return (loss, ModelOutput(loss=loss, log_odds=log_odds)) if return_outputs else loss
-
-    def _record(self, mode, labels, counted, losses, log_odds, reversed_log_odds):
-        """Adds one value per row, so that the logged means are exact whatever the sizes of the batches."""
-        metrics = self._metrics[mode]
-        metrics["num_tokens"] = [self._total_train_tokens]
-        sides = label_sides(labels, self.args.loss_type, log_odds)
-        identical = labels.get(IDENTICAL, torch.zeros_like(counted))
-        skew = (log_odds + reversed_log_odds).abs()
-        # In the direction that the label prefers.
-        values = torch.stack([losses, sides, identical, log_odds * sides, skew], 1)
-        losses, sides, identical, log_odds, skew = self.gather_rows(values, counted).unbind(1)
-        metrics["skew_error"] = [max([*metrics["skew_error"], *skew.tolist()])]
-        if mode == "train":  # its loss is logged by the parent
-            metrics.update({name: [count] for name, count in (self._train_counts or {}).items()})
-        else:
-            metrics["loss"].extend(losses.tolist())
-            for name, left_out in (("identical_pairs", identical), ("undecided_labels", sides == 0)):
-                if left_out.any():
-                    metrics[name] = [sum(metrics[name]) + int(left_out.sum())]
-        log_odds = log_odds[(sides != 0) & (identical == 0)]
-        if len(log_odds):
-            metrics["accuracy"].extend((log_odds > 0).float().tolist())
-            metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
-            metrics["mean_log_odds"].extend(log_odds.tolist())
+            self.record_pairs(mode, labels, pairs, counted_rows, weights, losses, log_odds, reversed_log_odds)
+        loss = self.mean_over_rows(losses, weights, num_items_in_batch)
+        # `compute_metrics` receives the log-odds: of all outputs only they have one row per pair or group.
+        return (loss, ModelOutput(loss=loss, log_odds=pairs.padded(log_odds))) if return_outputs else loss
 
     def _write_model(self, folder, state_dict):
         with _of_class(self.gpm, self._gpm_class):

@@ -123,15 +123,19 @@ class RowMeansMixin(NamedEvaluationsMixin):
         """The number of rows that a batch was made of."""
         raise NotImplementedError
 
+    def weight_of(self, batch: dict[str, Any]) -> torch.Tensor:
+        """How much a batch counts in a mean: the number of its rows that count."""
+        return batch[COUNTED].sum()
+
     def _get_num_items_in_batch(self, batch_samples, device):
-        """Rows of an optimizer step (or of one batch of an evaluation) on all processes."""
+        """Rows of an optimizer step (or of one batch of an evaluation) on all processes, by [`weight_of`]."""
         for batch in batch_samples:
             batch[COUNTED] = torch.ones(self.rows_in(batch), dtype=torch.bool, device=device)
         # Batches are fetched ahead: only the last of them can be the data set's last.
         if batch_samples and self.accelerator.gradient_state.end_of_dataloader:
             counted = batch_samples[-1][COUNTED]
             counted[self._rows_before_repeats(len(counted)) :] = False
-        rows = torch.tensor(sum(int(batch[COUNTED].sum()) for batch in batch_samples), device=device)
+        rows = torch.tensor(sum(self.weight_of(batch).item() for batch in batch_samples), device=device)
         return self.accelerator.gather(rows).sum()
 
     def _rows_before_repeats(self, size: int) -> int:
@@ -147,35 +151,39 @@ class RowMeansMixin(NamedEvaluationsMixin):
 
     @property
     def _is_rebalanced(self) -> bool:
-        """Whether batches are those of `batch_rebalance`, of any size on any process."""
-        return self.model.training and self.args.train_sampling_strategy == "batch_rebalance"
+        """Whether batches are of any size on any process, those of `batch_rebalance` or of a number of tokens."""
+        return self.model.training and self._batches_differ
+
+    @property
+    def _batches_differ(self) -> bool:
+        return self.args.train_sampling_strategy == "batch_rebalance"
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As the parent's, of a batch that knows which of its rows count."""
         self._get_num_items_in_batch([inputs], self.args.device)
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
-    def mean_over_rows(self, losses: torch.Tensor, counted: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    def mean_over_rows(self, losses: torch.Tensor, weights: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
         """
         A batch's part of the step's mean.
 
         Args:
             losses: one per row, shape (B,).
-            counted: which rows count, shape (B,).
-            rows: their number in the whole step, on all processes; `None` for a batch on its own.
+            weights: how much each counts, or whether, shape (B,).
+            rows: the sum of the weights of the whole step, on all processes; `None` for a batch on its own.
         """
         if rows is None:
-            return losses.mean()
+            return (losses * weights).sum() / weights.sum()
         # Gradients are averaged over processes. A row that does not count has a zero gradient, not none: every
         # process needs all of its gradients.
-        return (losses * counted).sum() * self.accelerator.num_processes / rows
+        return (losses * weights).sum() * self.accelerator.num_processes / rows
 
-    def gather_rows(self, values: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        """The values (B, ...) of all rows that count, of all processes, in float32."""
+    def gather_rows(self, values: torch.Tensor, counted: torch.Tensor, ragged: bool = False) -> torch.Tensor:
+        """The values (B, ...) of all rows that count, of all processes (`ragged`: of any B on each), in float32."""
         if self.accelerator.num_processes == 1:
             return values[counted].float()
         both = torch.cat([counted[:, None], values.reshape(len(values), -1)], 1).float()
-        if self._is_rebalanced:
+        if ragged or self._is_rebalanced:
             both = pad_across_processes(both)
         both = self.accelerator.gather(both)
         return both[both[:, 0] > 0][:, 1:].reshape(-1, *values.shape[1:])

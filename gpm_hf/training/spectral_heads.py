@@ -1,8 +1,33 @@
 """Where the embedding head starts when the backbone is frozen: in the planes in which the preferences turn most."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+
+
+def state_pairs(rows: Mapping[str, Any], loss_type: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    What [`spectral_embedding_head`] reads of stored states.
+
+    Args:
+        rows: columns of pairs or groups, see [`~gpm_hf.training.head_states.with_head_states`].
+        loss_type: whose labels they have.
+
+    Returns:
+        States of the chosen and of the rejected responses, shape (P, hidden_size) each, and how much each pair is
+        preferred this way, shape (P,).
+    """
+    label = "target_score" if loss_type == "regression" else "preference_probability"
+    if "pairs" in rows:
+        groups = zip(rows["sequence_states"], rows["pairs"], strict=True)
+        places = [(group, pair) for group, pairs in groups for pair in pairs]
+        chosen, rejected = (torch.stack([group[pair[side]] for group, pair in places]) for side in (0, 1))
+        labels = torch.tensor([value for values in rows[label] for value in values])
+    else:
+        chosen, rejected = torch.stack(rows["chosen_state"]), torch.stack(rows["rejected_state"])
+        labels = torch.tensor(rows[label]) if label in rows else torch.ones(len(chosen))
+    return chosen, rejected, labels if loss_type == "regression" else 2 * labels - 1
 
 
 @torch.no_grad()

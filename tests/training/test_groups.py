@@ -1,0 +1,341 @@
+"""Groups have the losses, gradients and measurements of their pairs one by one."""
+
+import math
+
+import pytest
+import torch
+
+from gpm_hf.data.columns import dataset_of_rows
+from gpm_hf.data.judged_groups import read_judged_group
+from tests.conftest import build_gpm, build_tokenizer
+from tests.training.test_reward_trainer import config
+
+WORDS = ["red", "green", "blue", "red and blue", "green and red", "blue and green", "a city", "of gold"]
+NAN = math.nan
+MATRIX = [[0.5, 0.9, None, 0.4], [0.1, 0.5, 0.7, 0.5], [None, 0.3, 0.5, 0.2], [0.6, 0.5, 0.8, 0.5]]
+
+
+def group(size, number=0, **statement):
+    """A prompt and answers of different lengths, every answer of a group its own."""
+    responses = [f"It is {WORDS[place]}" + ", I think" * (place % 3) + f" {number}." for place in range(size)]
+    return {
+        "prompt": f"Question {number}?" + " And why is that so?" * (number % 3),
+        "responses": responses,
+        **statement,
+    }
+
+
+RAGGED = [
+    group(2, 0, preferences=[[1, 0]]),
+    group(3, 1, ring=True),
+    group(4, 2, ranking=[3, [0, 1], 2]),
+    group(7, 3, ratings=[5, 3, 3, 1, 4, 2, None]),
+]
+CASES = {
+    "ragged": RAGGED,
+    "two": [group(2, 0, preferences=[[1, 0]]), group(2, 1, preferences=[[0, 1]])],
+    "soft": [group(4, 0, preference_matrix=MATRIX), group(3, 1, preferences=[[0, 1, 0.7], [2, 0, 0.2]])],
+    "contradicting": [
+        group(3, 0, preferences=[[0, 1], [1, 0], [0, 1], [2, 1]]),
+        group(2, 1, preferences=[[0, 1, 0.5]]),
+    ],
+}
+
+
+def make_trainer(folder, model=None, rows=None, peft_config=None, eval_rows=None, **options):
+    from gpm_hf import GPMRewardTrainer
+
+    return GPMRewardTrainer(
+        model=build_gpm(embedding_dim=4) if model is None else model,
+        args=config(folder, **options),
+        train_dataset=dataset_of_rows(RAGGED if rows is None else rows),
+        eval_dataset=None if eval_rows is None else dataset_of_rows(eval_rows),
+        processing_class=build_tokenizer(),
+        peft_config=peft_config,
+    )
+
+
+def pairs_of(groups, rating_margin=0.0):
+    """The same judgements as preference pairs."""
+    rows = []
+    for row in groups:
+        for pair in read_judged_group(row, rating_margin).pairs:
+            first, second = row["responses"][pair.first], row["responses"][pair.second]
+            rows.append(
+                {
+                    "prompt": row["prompt"],
+                    "chosen": first,
+                    "rejected": second,
+                    "preference_probability": pair.probability,
+                    "margin": pair.margin,
+                }
+            )
+            if pair.target_score is not None:
+                rows[-1]["target_score"] = pair.target_score
+    return rows
+
+
+def loss_and_gradients(trainer):
+    trainer.model.eval()  # no dropout, and no metrics of a training
+    trainer.model.zero_grad()
+    batch = trainer.data_collator([trainer.train_dataset[place] for place in range(len(trainer.train_dataset))])
+    loss = trainer.compute_loss(trainer.model, dict(batch))
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    return loss.item(), gradients, batch
+
+
+def assert_same(grouped, single, tolerance=2e-6):
+    """But for the heads, which compute in float32."""
+    assert grouped[0] == pytest.approx(single[0], rel=tolerance) and single[0] > 0
+    assert grouped[1].keys() == single[1].keys() and len(single[1]) > 5
+    for name, gradient in single[1].items():
+        assert gradient.norm() > 0, name
+        assert (grouped[1][name] - gradient).norm() <= tolerance * gradient.norm(), name
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("backbone", "packing"),
+    [("llama", True), ("llama", False), ("gpt2", None)],
+    ids=["packed", "separate", "gpt2"],
+)
+def test_a_batch_of_groups_has_the_gradient_of_its_pairs(tmp_path, double, case, backbone, packing):
+    results = []
+    for rows in (CASES[case], pairs_of(CASES[case])):
+        model = build_gpm(backbone, embedding_dim=4)
+        trainer = make_trainer(tmp_path, model, rows, packing=packing, group_pairs=False)
+        results.append(loss_and_gradients(trainer))
+    grouped, single, batch = results[0], results[1], results[0][2]
+    assert_same(grouped, single)
+    assert len(batch["pair_rows"]) == len(pairs_of(CASES[case]))
+    sequences = sum(len(row["responses"]) for row in CASES[case])
+    if packing:
+        assert int((batch["response_lengths"] > 0).sum()) <= sequences and len(batch["input_ids"]) == len(CASES[case])
+    else:
+        assert len(batch["input_ids"]) <= sequences
+
+
+def test_with_attention_that_cannot_share_prompts(tmp_path):
+    """Gemma 2 attends eagerly, in float32 whatever its weights are."""
+    results = []
+    for rows in (RAGGED, pairs_of(RAGGED)):
+        trainer = make_trainer(tmp_path, build_gpm("gemma2", embedding_dim=4), rows, group_pairs=False)
+        results.append(loss_and_gradients(trainer))
+    assert "response_lengths" not in results[0][2]
+    assert_same(*results, tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"embedding_dim": 4, "scale_gate": False}, {"embedding_dim": 4, "reward_head": True}, {"embedding_dim": 1}],
+    ids=["no gate", "reward head", "bt"],
+)
+@pytest.mark.parametrize("packing", [True, False])
+def test_of_every_kind_of_heads(tmp_path, double, options, packing):
+    results = []
+    for rows in (RAGGED, pairs_of(RAGGED)):
+        trainer = make_trainer(tmp_path, build_gpm(**options), rows, packing=packing, group_pairs=False)
+        results.append(loss_and_gradients(trainer))
+    assert_same(*results)
+
+
+def test_margins_and_regression(tmp_path, double):
+    rated = [group(4, 0, ratings=[1, 2, 4, 2.5]), group(3, 1, ratings=[3, 2, 1])]
+    scores = [[0, 1.5, -2], [-1.5, 0, 0.5], [2, -0.5, 0]]
+    targets = [group(3, 0, target_scores=scores), group(2, 1, target_scores=[[0, None], [0.25, 0]])]
+    kinds = ((rated, 0.5, "cross_entropy"), (targets, 0.0, "regression"), (targets, 0.0, "cross_entropy"))
+    for rows, margin, loss_type in kinds:
+        results = []
+        for data in (rows, pairs_of(rows, margin)):
+            trainer = make_trainer(
+                tmp_path,
+                build_gpm(embedding_dim=4),
+                data,
+                loss_type=loss_type,
+                rating_margin=margin,
+                group_pairs=False,
+            )
+            results.append(loss_and_gradients(trainer))
+        assert_same(*results)
+
+
+@pytest.mark.parametrize("how", ["lora", "gradient checkpointing", "plain", "heads"])
+def test_weights_after_three_steps(tmp_path, double, how):
+    from peft import LoraConfig
+
+    results = []
+    for rows in (RAGGED, pairs_of(RAGGED)):
+        adapter = LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.0) if how == "lora" else None
+        trainer = make_trainer(
+            tmp_path,
+            build_gpm(embedding_dim=4),
+            rows,
+            peft_config=adapter,
+            group_pairs=False,
+            packing=None if how == "heads" else True,
+            max_steps=3,
+            per_device_train_batch_size=len(rows),
+            gradient_checkpointing=how == "gradient checkpointing",
+            train_heads_only=how == "heads",
+            optim="sgd",
+            learning_rate=0.05,
+            max_grad_norm=0.0,
+        )
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+        trainer.train()
+        results.append({name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad})
+        assert any((results[-1][name] - value).abs().max() > 1e-4 for name, value in before.items())
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[1].items():
+        assert (results[0][name] - value).norm() <= 2e-6 * value.norm(), name
+
+
+def test_accumulated_groups_of_unequal_size_weigh_by_their_pairs(tmp_path, double):
+    """Groups of 1, 3, 5 and 14 pairs, one in each micro-batch: the mean over all pairs, or of the prompts' means."""
+    losses = {}
+    for options in (
+        {"per_device_train_batch_size": 4},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 4, "pair_weight": "prompt"},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "pair_weight": "prompt"},
+    ):
+        trainer = make_trainer(
+            tmp_path, build_gpm(embedding_dim=4), RAGGED, max_steps=1, optim="sgd", max_grad_norm=0.0, **options
+        )
+        start = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.train()
+        change = torch.cat([(p.detach() - start[name]).flatten() for name, p in trainer.model.named_parameters()])
+        losses.setdefault(options.get("pair_weight", "pair"), []).append(
+            (trainer.state.log_history[0]["loss"], change)
+        )
+    (one, gradient), (other, same) = losses["pair"]
+    assert other == pytest.approx(one, rel=1e-6) and (same - gradient).norm() < 2e-6 * gradient.norm()
+    (by_prompt, gradient), (other, same) = losses["prompt"]
+    assert other == pytest.approx(by_prompt, rel=1e-6) and (same - gradient).norm() < 2e-6 * gradient.norm()
+    means = []
+    for row in RAGGED:
+        model = build_gpm(embedding_dim=4)
+        trainer = make_trainer(tmp_path, model, pairs_of([row]), group_pairs=False)
+        means.append(loss_and_gradients(trainer)[0])
+    counts = [len(pairs_of([row])) for row in RAGGED]
+    assert counts == [1, 3, 5, 14]
+    assert one == pytest.approx(sum(mean * count for mean, count in zip(means, counts)) / 23, rel=1e-5)
+    assert by_prompt == pytest.approx(sum(means) / 4, rel=1e-5)
+    assert abs(one - by_prompt) > 1e-3
+
+
+def test_pairs_of_a_prompt_become_a_group(tmp_path, double, caplog):
+    rows = pairs_of([RAGGED[3], RAGGED[1], RAGGED[3] | {"ratings": [1, 2, 3, 4, 5, 6, 7]}])
+    trainer = make_trainer(tmp_path, build_gpm(embedding_dim=4), rows, per_device_train_batch_size=2)
+    assert "38 train pairs become 2 groups with 10 distinct responses" in caplog.text
+    assert len(trainer.train_dataset) == 2 and len(trainer.train_dataset[0]["pairs"]) == 35
+    assert [row["is_cyclic"] for row in trainer.train_dataset] == [False, True]
+    single = make_trainer(tmp_path, build_gpm(embedding_dim=4), rows, group_pairs=False)
+    assert_same(loss_and_gradients(trainer), loss_and_gradients(single))
+    # Nothing to put together, or nothing gained.
+    alone = [row | {"prompt": f"{number}?"} for number, row in enumerate(rows)]
+    assert len(make_trainer(tmp_path, rows=alone).train_dataset) == len(alone)
+
+
+def test_a_prompt_of_many_pairs_is_several_groups_of_one_weight(tmp_path):
+    rows = [{"prompt": "Name one.", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(20)]
+    trainer = make_trainer(tmp_path, rows=rows, pair_weight="prompt")
+    sizes = [len(row["sequence_ids"]) for row in trainer.train_dataset]
+    assert sizes == [16, 16, 8] and {row["pair_weight"] for row in trainer.train_dataset} == {1 / 20}
+
+
+def test_evaluation_counts_pairs_groups_and_cycles(tmp_path):
+    rows = [*RAGGED, group(3, 5, ratings=[1, 1, 2]), group(3, 6, preferences=[[0, 1, 0.5]])]
+    trainer = make_trainer(
+        tmp_path, build_gpm(embedding_dim=4, seed=3), rows, eval_rows=rows, per_device_eval_batch_size=4
+    )
+    metrics = trainer.evaluate()
+    singles = pairs_of(rows)
+    found = trainer.predict(dataset_of_rows(rows)).predictions
+    expected = trainer.predict(dataset_of_rows(singles)).predictions
+    assert found.shape == (len(singles),) and found == pytest.approx(expected, abs=1e-4)
+    right, place, whole, cycles = [], 0, [], []
+    for row in rows:
+        pairs = read_judged_group(row).pairs
+        own = [found[place + n] > 0 for n, pair in enumerate(pairs) if pair.probability != 0.5]
+        place += len(pairs)
+        right += own
+        if own:
+            whole.append(all(own))
+            if row.get("ring"):
+                cycles.append(all(own))
+    assert metrics["eval_accuracy"] == pytest.approx(sum(right) / len(right))
+    assert metrics["eval_groups_right"] == pytest.approx(sum(whole) / len(whole)) and len(whole) == 5
+    assert metrics["eval_cycles_right"] == pytest.approx(sum(cycles) / len(cycles)) and len(cycles) == 1
+    labels = torch.tensor([row["preference_probability"] for row in singles])
+    log_odds = torch.tensor(found)
+    by_hand = -(labels * log_odds.sigmoid().log() + (1 - labels) * (-log_odds).sigmoid().log())
+    assert metrics["eval_loss"] == pytest.approx(by_hand.mean().item(), rel=1e-4)
+    assert metrics["eval_undecided_labels"] == 1 and metrics["eval_skew_error"] == 0
+
+
+def test_long_responses_are_left_out_with_their_pairs(tmp_path, caplog):
+    long = group(3, 0, ranking=[0, 1, 2])
+    long["responses"][1] += " I think" * 200
+    trainer = make_trainer(tmp_path, rows=[long, group(2, 1, ratings=[1, 1]), RAGGED[1]], max_length=128)
+    assert "2 pairs of the train data have a response of more than max_length=128" in caplog.text
+    assert "1 of 3 train groups have no pair" in caplog.text
+    assert [row["pairs"] for row in trainer.train_dataset] == [[[0, 1]], [[0, 1], [1, 2], [2, 0]]]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_batches_and_parts_of_at_most_so_many_tokens(tmp_path, double, packing):
+    groups = [group(7, number, ranking=list(range(7))) for number in range(4)] + RAGGED
+    options = {"packing": packing, "per_device_train_batch_size": 3}
+    whole = make_trainer(tmp_path, build_gpm(embedding_dim=4), groups, **options)
+    bound = max(whole.data_collator.tokens_of([whole.data_collator.shape_of(row)]) for row in whole.train_dataset) // 2
+    trainer = make_trainer(tmp_path, build_gpm(embedding_dim=4), groups, max_tokens_per_batch=bound, **options)
+    assert len(trainer.train_dataset) > len(groups)
+    batches = list(trainer.get_train_dataloader())
+    assert sum(len(batch["pair_rows"]) for batch in batches) == 4 * 21 + 23
+    for batch in batches:
+        tokens = batch["attention_mask"].sum() if packing else batch["attention_mask"].numel()
+        pairs_alone = len(batch["pair_counts"]) == 1 and len(batch["pair_rows"]) == 1
+        assert (tokens <= bound or pairs_alone) and len(batch["pair_counts"]) <= 3
+    assert_same(loss_and_gradients(trainer), loss_and_gradients(whole))
+    assert trainer.train().global_step == 2
+
+
+def test_groups_in_a_stream(tmp_path):
+    from gpm_hf import GPMRewardTrainer
+
+    stream = dataset_of_rows(RAGGED).to_iterable_dataset()
+    trainer = GPMRewardTrainer(
+        build_gpm(embedding_dim=4), config(tmp_path), train_dataset=stream, processing_class=build_tokenizer()
+    )
+    trainer.train()
+    assert trainer.state.log_history[-1]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([RAGGED[0], group(3, 1)], {}, r"Row 1, with the prompt 'Question 1\?.*nothing that says who beats whom"),
+        ([group(3, 0, ranking=[0, 1, 5])], {}, "Row 0.*`ranking` names response 5"),
+        ([group(3, 0, ranking=[0, 1, 2])], {"loss_type": "regression"}, "needs `target_scores`"),
+        ([group(2, 0, ratings=[1, 1])], {}, "No group of the train data set has a pair"),
+        ([RAGGED[0] | {"margin": 1.0}], {}, r"groups of `responses` and the columns \['margin'\]"),
+        ([RAGGED[0] | {"responses": ["", "x"]}], {}, "Row 0"),
+    ],
+)
+def test_bad_groups_are_refused_with_their_number(tmp_path, rows, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, rows=rows, **options)
+
+
+def test_options_that_contradict(tmp_path):
+    for options, message in (
+        ({"pair_weight": "token"}, "pair_weight='token' is unknown"),
+        ({"pair_weight": "prompt", "group_pairs": False}, "weighs groups"),
+        ({"max_tokens_per_batch": 0}, "at least 1"),
+        ({"max_tokens_per_batch": 100, "train_heads_only": True}, "no tokens are passed"),
+        ({"max_tokens_per_batch": 100, "train_sampling_strategy": "group_by_length"}, "keep one of them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config(tmp_path, **options)
