@@ -13,7 +13,7 @@ from gpm_hf.files import report_text, written_whole
 if TYPE_CHECKING:
     from gpm_hf.scoring import Scorer
 
-_FLOORS = ("random", "constant")
+_NO_MODEL = ("function", "random", "constant")
 _PAIRS = (
     "files (.jsonl, .json, .csv, .tsv, also with .gz, .parquet) or data sets of the Hub: `prompt`, `chosen`, "
     "`rejected`, as a model is trained on them, and perhaps `subset`, or RM-Bench's or JudgeBench's columns"
@@ -28,8 +28,9 @@ def scorer_command(commands: Any, name: str, text: str, run: Callable, data: str
         nargs="+",
         metavar="SCORER",
         help="gpm:NAME (this package's models), reward:NAME (a sequence classification reward model), pair:NAME (one "
-        "that reads both responses), judge:NAME (a language model that answers A or B), random, random:SEED, "
-        "constant; or a NAME alone, a Hub id or folder of one of the first two. All are loaded at once",
+        "that reads both responses), judge:NAME (a language model that answers A or B), function:MODULE.NAME (a "
+        "Python function), random, random:SEED, constant; or a NAME alone, a Hub id or folder of one of the first "
+        "two. All are loaded at once",
     )
     parser.add_argument(
         "--dataset",
@@ -116,7 +117,7 @@ def _options_of(spec: str, options: argparse.Namespace) -> dict[str, Any]:
 def _model_of(spec: str) -> str | None:
     """The Hub id or folder in a scorer's description; `None` for a scorer without a model."""
     kind, colon, name = spec.partition(":")
-    return None if kind in _FLOORS else name if colon else spec
+    return None if kind in _NO_MODEL else name if colon else spec
 
 
 def _name_of(spec: str, options: argparse.Namespace) -> str:

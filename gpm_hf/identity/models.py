@@ -54,7 +54,7 @@ _BESIDE = (
 _FOLDERS = ("additional_chat_templates",)
 _SNAPSHOT = re.compile(r"/snapshots/([^/]+)/")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
-_NO_MODEL = ("random", "constant")
+_NO_MODEL = ("function", "random", "constant")
 
 
 def model_identity(name: str | Path, **options: Any) -> str:

@@ -15,12 +15,13 @@ def cache_argument(backbone):
     the `forward` of an instance may lose it).
 
     Args:
-        backbone (`torch.nn.Module`): a model of transformers, or of code that comes with a checkpoint.
+        backbone (`torch.nn.Module` or its class): a model of transformers, or of code that comes with a checkpoint.
 
     Returns:
         `str`, or `None` for a model that takes no cache.
     """
-    names = inspect.signature(type(backbone).forward).parameters
+    backbone_class = backbone if isinstance(backbone, type) else type(backbone)
+    names = inspect.signature(backbone_class.forward).parameters
     return next((name for name in CACHE_NAMES if name in names), None)
 
 

@@ -15,17 +15,14 @@ from .evaluation_gpm import evaluation_mode
 from .pooling_gpm import input_device
 
 
-def embed_groups(model, groups, batch_size, max_batch_tokens):
+def embed_groups(model, groups, batch_size, max_batch_tokens, least_forwards=0):
     """Embeddings and scales of each group, see [`GPMForPreference.embed_groups`]."""
     if model.config.scale_gate:
         for group in groups:
             group.check_prompt()
-    model.check_context(max(len(ids) for group in groups for ids in group.sequences))
+    model.check_context(max((len(ids) for group in groups for ids in group.sequences), default=0))
     model.check_vocabulary(ids for group in groups for ids in (*group.sequences, group.prompt_ids or []))
-    can_share = not model.model._is_stateful and _has_key_value_cache(model.config.text_config)
-    can_share = can_share and cache_argument(model.model) is not None
-    shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
-    single = sorted(set(range(len(groups))) - set(shared))
+    shared, single = _by_way(model, groups)
     results = {}
     if shared:
         embedded = _embed_shared(model, [groups[index] for index in shared], batch_size, max_batch_tokens)
@@ -38,8 +35,10 @@ def embed_groups(model, groups, batch_size, max_batch_tokens):
             last = first + len(groups[index].sequences)
             results[index] = (embeddings[first:last], None if scales is None else scales[gate_rows[place]])
             first = last
-    everything = torch.cat([values.flatten() for pair in results.values() for values in pair if values is not None])
-    if not bool(everything.isfinite().all()):
+    if least_forwards:
+        _run_empty(model, least_forwards - count_forwards(model, groups, batch_size, max_batch_tokens))
+    everything = [values.flatten() for pair in results.values() for values in pair if values is not None]
+    if everything and not bool(torch.cat(everything).isfinite().all()):
         number = min(
             index
             for index, pair in results.items()
@@ -53,48 +52,90 @@ def embed_groups(model, groups, batch_size, max_batch_tokens):
     return [results[index] for index in range(len(groups))]
 
 
+def count_forwards(model, groups, batch_size, max_batch_tokens):
+    """The passes through the backbone that [`embed_groups`] makes, without empty ones."""
+    shared, single = _by_way(model, groups)
+    batches = _shared_batches([groups[index] for index in shared], batch_size, max_batch_tokens)
+    count = sum(1 + len(parts) for *_, parts in batches)
+    if single:
+        rows, _, _ = rows_of_groups([groups[index] for index in single], model.config.scale_gate)
+        count += len(_row_parts(model, rows, batch_size, max_batch_tokens))
+    return count
+
+
+def _by_way(model, groups):
+    """Numbers of the groups whose prompts are encoded once, and of those that are encoded row by row."""
+    can_share = not model.model._is_stateful and _has_key_value_cache(model.config.text_config)
+    can_share = can_share and cache_argument(model.backbone_class) is not None
+    shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
+    return shared, sorted(set(range(len(groups))) - set(shared))
+
+
+@torch.no_grad()
+def _run_empty(model, count):
+    """Passes of one token, which nobody reads."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=input_device(model))
+    with evaluation_mode(model):
+        for _ in range(count):
+            model.pool(ids)
+
+
 @torch.no_grad()
 def _embed_shared(model, groups, batch_size, max_batch_tokens):
-    """Embeddings and scales of groups, each prompt encoded once; as many groups at a time as a batch holds."""
+    """Embeddings and scales of groups, each prompt encoded once."""
     results = {}
     with evaluation_mode(model):
-        for part in _parts(
-            [len(group.prompt_ids) for group in groups],
-            batch_size,
-            max_batch_tokens,
-            wholes=[max(map(len, group.sequences)) for group in groups],
-            rows=[len(group.sequences) for group in groups],
-        ):
-            prompts = [groups[index].prompt_ids for index in part]
-            owners = [place for place, index in enumerate(part) for _ in groups[index].sequences]
-            suffixes = [
-                ids[len(prompts[place]) :] for place, index in enumerate(part) for ids in groups[index].sequences
-            ]
-            embeddings, scales = _embed_suffixes(model, prompts, owners, suffixes, batch_size, max_batch_tokens)
+        for numbers, prompts, owners, suffixes, parts in _shared_batches(groups, batch_size, max_batch_tokens):
+            embeddings, scales = _embed_suffixes(model, prompts, owners, suffixes, parts)
             first = 0
-            for index in part:
+            for index in numbers:
                 last = first + len(groups[index].sequences)
                 results[index] = (embeddings[first:last], None if scales is None else scales[first])
                 first = last
     return [results[index] for index in range(len(groups))]
 
 
-def _embed_suffixes(model, prompts, owners, suffixes, batch_size, max_batch_tokens):
+def _shared_batches(groups, batch_size, max_batch_tokens):
+    """
+    Cuts groups into as many at a time as a batch of prompts holds.
+
+    Returns:
+        `Iterator[tuple]`: numbers of groups, their prompts' ids, for each suffix the place of its prompt among them,
+        the suffixes' ids, and the parts in which suffixes are encoded, see [`_parts`].
+    """
+    for numbers in _parts(
+        [len(group.prompt_ids) for group in groups],
+        batch_size,
+        max_batch_tokens,
+        wholes=[max(map(len, group.sequences)) for group in groups],
+        rows=[len(group.sequences) for group in groups],
+    ):
+        prompts = [groups[index].prompt_ids for index in numbers]
+        owners = [place for place, index in enumerate(numbers) for _ in groups[index].sequences]
+        suffixes = [
+            ids[len(prompts[place]) :] for place, index in enumerate(numbers) for ids in groups[index].sequences
+        ]
+        # Beside the longest prompt, to which the others are padded.
+        columns = max(map(len, prompts))
+        lengths = [len(ids) for ids in suffixes]
+        parts = _parts(lengths, batch_size, max_batch_tokens, wholes=[columns + length for length in lengths])
+        yield numbers, prompts, owners, suffixes, parts
+
+
+def _embed_suffixes(model, prompts, owners, suffixes, parts):
     """Embeds suffixes, each of them after its owner, the number of a prompt, in one pass over the prompts."""
     device = input_device(model)
     # On the left, so that the suffixes follow their prompts without a gap.
     prompt_ids, prompt_mask = _pad(prompts, device, left=True)
     columns = prompt_ids.shape[1]
     cache = DynamicCache(config=model.config.text_config)
-    name = cache_argument(model.model)
+    name = cache_argument(model.backbone_class)
     prompt_states = model(prompt_ids, prompt_mask, prompt_mask.sum(-1), use_cache=True, **{name: cache}).prompt_states
     if cache.get_seq_length() != columns:
         raise RuntimeError(
             f"The backbone {model.config.text_config.model_type} left {cache.get_seq_length()} of {columns} prompt "
             "tokens in the cache: the responses would be read without their prompt."
         )
-    lengths = [len(ids) for ids in suffixes]
-    parts = _parts(lengths, batch_size, max_batch_tokens, wholes=[columns + length for length in lengths])
     outputs = []
     for part in parts:
         rows = torch.tensor([owners[index] for index in part], device=device)
@@ -111,21 +152,25 @@ def _embed_suffixes(model, prompts, owners, suffixes, batch_size, max_batch_toke
     return _in_order(model, parts, outputs)
 
 
-def embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens=None, least_forwards=0):
+def embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens=None):
     """Embeddings and scales of rows of token ids; the other arguments as in the methods that call this."""
-    lengths = [len(ids) for ids in rows]
-    model.check_context(max(lengths))
-    # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
-    parts = _parts(lengths, batch_size, max_batch_tokens, apart=long_rope_from(model.config.text_config))
+    model.check_context(max(len(ids) for ids in rows))
+    parts = _row_parts(model, rows, batch_size, max_batch_tokens)
     outputs, device = [], input_device(model)
     with torch.no_grad(), evaluation_mode(model):
-        for part in (*parts, *[parts[-1]] * (least_forwards - len(parts))):
+        for part in parts:
             ids, mask = _pad([rows[index] for index in part], device)
             gate_reads = None
             if model.config.scale_gate:
                 gate_reads = torch.tensor([prompt_lengths[index] for index in part], device=device)
             outputs.append(model(ids, mask, gate_reads))
     return _in_order(model, parts, outputs)
+
+
+def _row_parts(model, rows, batch_size, max_batch_tokens):
+    # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
+    long_rope = long_rope_from(model.config.text_config)
+    return _parts([len(ids) for ids in rows], batch_size, max_batch_tokens, apart=long_rope)
 
 
 def _in_order(model, parts, outputs):
@@ -177,6 +222,8 @@ def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, a
     """
     if (batch_size if max_batch_tokens is None else max_batch_tokens) < 1:
         raise ValueError(f"batch_size and max_batch_tokens must be at least 1, got {batch_size}, {max_batch_tokens}.")
+    if not lengths:
+        return []
     parts, count, longest = [[]], 0, 0
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
         size = 1 if rows is None else rows[number]

@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .cache_gpm import CACHE_NAMES
 from .encoding_gpm import encode_group
-from .engine_gpm import embed_groups, embed_rows
+from .engine_gpm import count_forwards, embed_groups, embed_rows
 from .errors_gpm import PromptError, at_prompt
 from .heads_gpm import Float32Linear
 from .loading_gpm import HEADS, GPMPreTrainedModel
@@ -88,6 +88,8 @@ class GPMForPreference(GPMPreTrainedModel):
             # Without a dtype the backbone would keep the one that its own configuration remembers.
             backbone = new_backbone(config.text_config, torch.get_default_dtype())
         self.model = backbone
+        # Who shares a model among processes wraps its backbone, and hides what it takes.
+        self.backbone_class = type(backbone)
         self.embedding_head = Float32Linear(hidden_size, config.embedding_dim)
         self.gate_head = Float32Linear(hidden_size, config.embedding_dim // 2) if config.scale_gate else None
         self.reward_head = Float32Linear(hidden_size, 1) if config.reward_head else None
@@ -249,7 +251,7 @@ class GPMForPreference(GPMPreTrainedModel):
         group = encode_group(tokenizer, prompt, responses, **self.config.encoding_options)
         return self.embed_groups([group], batch_size)[0]
 
-    def embed_groups(self, groups, batch_size=16, max_batch_tokens=None):
+    def embed_groups(self, groups, batch_size=16, max_batch_tokens=None, least_forwards=0):
         """
         Embeds many groups at once, see [`~GPMForPreference.embed`]. Where a group's prompt is a good part of its
         tokens, it is encoded once for all its responses, with the keys and values of the prompt in a cache.
@@ -260,13 +262,19 @@ class GPMForPreference(GPMPreTrainedModel):
             max_batch_tokens (`int`, *optional*): in place of `batch_size`: as many sequences at once as have together
                 at most so many tokens, padding included; a longer one goes alone. None is padded to more than twice
                 its length. The result depends on both by rounding alone.
+            least_forwards (`int`, defaults to 0): passes through the backbone to make at least, empty ones at the end.
+                The processes that share a backbone must all make as many.
 
         Returns:
             `list[tuple]`: embeddings and scales of each group.
         """
-        return embed_groups(self, groups, batch_size, max_batch_tokens)
+        return embed_groups(self, groups, batch_size, max_batch_tokens, least_forwards)
 
-    def embed_batch(self, batch, batch_size=16, least_forwards=0):
+    def count_forwards(self, groups, batch_size=16, max_batch_tokens=None):
+        """The number of passes through the backbone (`int`) that [`~GPMForPreference.embed_groups`] makes of these."""
+        return count_forwards(self, groups, batch_size, max_batch_tokens)
+
+    def embed_batch(self, batch, batch_size=16):
         """
         Embeds a collated batch of any size in parts, in evaluation mode.
 
@@ -274,8 +282,6 @@ class GPMForPreference(GPMPreTrainedModel):
             batch (`dict`): `input_ids`, `attention_mask` and, with a gate, `prompt_lengths`, right-padded, on any
                 device (`collate_groups` without its `gate_rows`).
             batch_size (`int`, defaults to 16): sequences encoded at once.
-            least_forwards (`int`, defaults to 0): repeat the last part up to this number of forwards. The processes of
-                a sharded model must all run as many.
 
         Returns:
             `tuple`: embeddings of shape (rows, output_dim), and scales of shape (rows, output_dim / 2) or `None`.
@@ -284,7 +290,7 @@ class GPMForPreference(GPMPreTrainedModel):
         rows = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths)]
         self.check_vocabulary(rows)
         prompt_lengths = batch["prompt_lengths"].tolist() if self.config.scale_gate else None
-        return embed_rows(self, rows, prompt_lengths, batch_size, least_forwards=least_forwards)
+        return embed_rows(self, rows, prompt_lengths, batch_size)
 
     def preference_scores(self, tokenizer, prompt, responses, batch_size=16, max_batch_tokens=None):
         """

@@ -11,6 +11,7 @@ from gpm_hf.generation import PolicySampler, Sampler, SamplingOptions, VLLMSampl
 from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring import Scorer, ScorerBase, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
+from gpm_hf.scoring.load_scorer import NO_MODEL
 
 
 def is_gguf(policy: str) -> bool:
@@ -61,7 +62,7 @@ def load_sampler(
 
 def load_placed_scorer(spec: str, batch_size: int = 16) -> Scorer:
     """A scorer by its description, on this process's device; see [`~gpm_hf.scoring.load_scorer`]."""
-    if spec.partition(":")[0] in ("random", "constant"):
+    if spec.partition(":")[0] in NO_MODEL:
         return load_scorer(spec)
     return load_scorer(spec, batch_size=batch_size, device=str(PartialState().device))
 

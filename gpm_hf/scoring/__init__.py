@@ -13,6 +13,7 @@ from .preference_model import (
     whole_models,
     with_gguf_file,
 )
+from .response_scorer import ResponseScorer
 from .reward_model_scorer import RewardModelScorer, load_reward_model
 from .scorer import ScoredMatrix, Scorer, ScorerBase, largest_asymmetry, score_with
 from .scorer_models import is_classifier
@@ -28,6 +29,7 @@ __all__ = [
     "PairClassifierScorer",
     "PairCompletionScorer",
     "RandomScorer",
+    "ResponseScorer",
     "RewardModelScorer",
     "ScoredMatrix",
     "Scorer",

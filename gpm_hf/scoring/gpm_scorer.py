@@ -1,18 +1,22 @@
 """General preference models, and our Bradley-Terry models, as scorers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
+from torch import nn
 
-from gpm_hf.modeling import EncodedGroup, GPMConfig, at_prompt, encode_group, preference_matrix
+from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group, preference_matrix
 
 from .batches import check_length
 from .preference_model import load_preference_model
-from .scorer import ScorerBase, name_of
+from .response_scorer import ResponseScorer
+from .scorer import name_of
 from .scorer_models import resolve_model
 
 
-class GPMScorer(ScorerBase):
+class GPMScorer(ResponseScorer):
     """
     Log-odds by a [`~gpm_hf.modeling.GPMForPreference`] of any dimension: K forward passes for K responses, and one
     more where the scale gate must read the prompt in a sequence of its own (a response that merges into the prompt's
@@ -32,6 +36,8 @@ class GPMScorer(ScorerBase):
     Raises:
         ValueError: where there is no general preference model.
     """
+
+    reads_prompts_once = True
 
     def __init__(
         self,
@@ -56,24 +62,48 @@ class GPMScorer(ScorerBase):
         )
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
+        self.width = config.output_dim + (config.output_dim // 2 if config.scale_gate else 0)
 
-    def _encode_groups(self, prompts: list, groups: list[list]) -> list[EncodedGroup]:
-        encoded = []
-        for number, (prompt, responses) in enumerate(zip(prompts, groups)):
-            with at_prompt(number):
-                group = encode_group(self.tokenizer, prompt, responses, **self.model.config.encoding_options)
-                longest = max(len(ids) for ids in (*group.sequences, group.prompt_ids or []))
-                check_length(longest, self.model.context_length, "the prompt with a response", "")
-            encoded.append(group)
-        return encoded
+    def encode(self, prompt: Any, responses: list) -> EncodedGroup:
+        group = encode_group(self.tokenizer, prompt, responses, **self.model.config.encoding_options)
+        longest = max(len(ids) for ids in (*group.sequences, group.prompt_ids or []))
+        check_length(longest, self.model.context_length, "the prompt with a response", "")
+        return group
 
-    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
-        encoded = self._encode_groups(prompts, groups)
-        embedded = self.model.embed_groups(encoded, self.batch_size, self.max_batch_tokens)
+    def count_forwards(self, encoded: list[EncodedGroup]) -> int:
+        return self.model.count_forwards(encoded, self.batch_size, self.max_batch_tokens)
+
+    def shard(self, prepare: Callable[[nn.Module], nn.Module]) -> None:
+        """The backbone; the heads, a few thousand numbers, stay whole and in float32."""
+        gpm = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        if gpm.embedding_head.weight.numel() == 0:
+            raise ValueError(
+                "The preference model was loaded while ZeRO-3 was active, which split its heads. Pass its path "
+                "instead of the model, or load it before the training arguments are made."
+            )
+        gpm.model = prepare(gpm.model)
+
+    def matrix(self, rows: torch.Tensor) -> torch.Tensor:
         config = self.model.config
-        results = []
-        for number, (group, (embeddings, scales)) in enumerate(zip(encoded, embedded)):
-            with at_prompt(number):
-                matrix = preference_matrix(embeddings, scales, config.tau)
-            results.append((matrix, len(group.sequences) + (config.scale_gate and not group.prompt_is_inside)))
-        return results
+        embeddings, scales = rows.split([config.output_dim, self.width - config.output_dim], dim=-1)
+        # Whoever read a part of a group computed the prompt's scales in other batches: one of them is taken, so that
+        # the matrix is exactly skew-symmetric.
+        return preference_matrix(embeddings.contiguous(), scales[0] if config.scale_gate else None, config.tau)
+
+    def _rows(self, encoded: list[EncodedGroup], least_forwards: int) -> torch.Tensor:
+        """Embeddings and, with a gate, the scales of their prompts."""
+        found = self.model.embed_groups(encoded, self.batch_size, self.max_batch_tokens, least_forwards)
+        if not found:
+            return torch.zeros(0, self.width)
+        return torch.cat(
+            [
+                embeddings if scales is None else torch.cat([embeddings, scales.expand(len(embeddings), -1)], dim=-1)
+                for embeddings, scales in found
+            ]
+        )
+
+    def _size(self, encoded: EncodedGroup) -> int:
+        return len(encoded.sequences)
+
+    def _passes(self, encoded: EncodedGroup) -> int:
+        return len(encoded.sequences) + (self.model.config.scale_gate and not encoded.prompt_is_inside)

@@ -1,5 +1,8 @@
 """A scorer out of what a user types."""
 
+import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +18,10 @@ from .repositories import hub_options_of, with_gguf_file
 from .reward_model_scorer import RewardModelScorer
 from .scorer import Scorer
 from .scorer_models import is_classifier
-from .simple_scorers import ConstantScorer, RandomScorer
+from .simple_scorers import CallableScorer, ConstantScorer, RandomScorer
 
+# Kinds of scorers without a model.
+NO_MODEL = ("function", "random", "constant")
 _KINDS: dict[str, Callable[..., Scorer]] = {
     "gpm": GPMScorer,
     "reward": RewardModelScorer,
@@ -36,13 +41,15 @@ def load_scorer(spec: str, **options: Any) -> Scorer:
             - `"reward:NAME"`: a sequence classification reward model;
             - `"pair:NAME"`: a sequence classification model that reads both responses at once;
             - `"judge:NAME"`: a causal language model that answers "A" or "B";
+            - `"function:MODULE.NAME"`: a function of yours, see [`CallableScorer`]; the module is looked for in the
+              working folder too;
             - `"random"`, `"random:SEED"`, `"constant"`;
             - `NAME` alone: a general preference model or a reward model, as its configuration says.
 
             NAME is a Hub id or a folder.
         options: `batch_size`, `device`, `name`, and what the scorer's own arguments are (`temperature`, `template`,
             `both_orders`, ...); the rest goes to `from_pretrained` (`dtype`, `revision`, `trust_remote_code`, ...).
-            `"random"` and `"constant"` take `name` only.
+            Scorers without a model take `name` only.
 
     Returns:
         [`Scorer`]
@@ -50,26 +57,63 @@ def load_scorer(spec: str, **options: Any) -> Scorer:
     Raises:
         ValueError: where the description names no scorer, or the model is of another kind than it says.
     """
+    kind, name = read_description(spec, options)
+    return _without_model(spec, options) if name is None else _KINDS[kind](name, **options)
+
+
+def read_description(spec: str, options: dict) -> tuple[str, str | None]:
+    """
+    The kind of scorer that a description names, and the Hub id or folder of its model; `None` for one without a model.
+
+    Args:
+        spec, options: as in [`load_scorer`].
+
+    Raises:
+        ValueError: as [`load_scorer`] for what describes no scorer.
+    """
     if not isinstance(spec, str):
         raise ValueError(f"A scorer is described by a string, got a {type(spec).__name__}.")
     kind, colon, name = spec.partition(":")
-    if kind in ("random", "constant"):
-        return _floor(spec, options)
+    if kind in NO_MODEL:
+        return kind, None
     if not colon:
-        kind, name = _kind_of(spec, options), spec
+        return _kind_of(spec, options), spec
     if kind not in _KINDS or not name:
         kinds = ", ".join(f"{known}:NAME" for known in _KINDS)
         raise ValueError(
-            f"{spec!r} describes no scorer. Give {kinds}, random, random:SEED, constant, or a name alone."
+            f"{spec!r} describes no scorer. Give {kinds}, function:MODULE.NAME, random, random:SEED, constant, or a "
+            "name alone."
         )
-    return _KINDS[kind](name, **options)
+    return kind, name
 
 
-def _floor(spec: str, options: dict) -> Scorer:
+def import_function(path: str) -> Callable:
+    """
+    The function `MODULE.NAME`; the module is looked for in the working folder too.
+
+    Raises:
+        ImportError: no such module.
+        ValueError: no such function in it.
+    """
+    module, _, name = path.rpartition(".")
+    if not module or not name:
+        raise ValueError(f"{path!r} is no function: give MODULE.NAME, such as my_file.my_function.")
+    # At the end, where it hides nothing that is installed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        raise ValueError(f"The module {module} has no {name}.") from error
+
+
+def _without_model(spec: str, options: dict) -> Scorer:
     unknown = sorted(options.keys() - {"name"})
     if unknown:
         raise ValueError(f"{spec!r} has no model, so {unknown} mean nothing to it: leave them out.")
     kind, colon, seed = spec.partition(":")
+    if kind == "function":
+        return CallableScorer(import_function(seed), options.get("name", seed))
     if kind == "constant" and not colon:
         return ConstantScorer(**options)
     if kind == "random" and not colon:

@@ -1,18 +1,21 @@
 """Scalar reward models as scorers: a reward for each response, log-odds by their differences."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
-from gpm_hf.modeling import GPMConfig, at_prompt, checked_date, encode_group
+from gpm_hf.modeling import GPMConfig, checked_date, encode_group
 
 from .batches import check_length, longest_sequence
-from .scorer import ScorerBase, name_of, reward_differences
+from .response_scorer import ResponseScorer
+from .scorer import name_of, reward_differences
 from .scorer_models import load_classifier, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
 
-class RewardModelScorer(ScorerBase):
+class RewardModelScorer(ResponseScorer):
     """
     Log-odds by a reward model, `S_ij = (r_i - r_j) / temperature`: K forward passes for K responses, asymmetry
     exactly 0.
@@ -47,6 +50,8 @@ class RewardModelScorer(ScorerBase):
     Raises:
         ValueError: where the model is no reward model with one label, or lacks weights.
     """
+
+    width = 1
 
     def __init__(
         self,
@@ -83,48 +88,30 @@ class RewardModelScorer(ScorerBase):
             self.max_length = longest_sequence(self.model.config, self.tokenizer)
         self._classifier = SequenceClassifier(self.model, 1, batch_size, pooling)
 
-    def place(self, model: Any) -> None:
-        """Takes the same model, wrapped so that processes share it."""
-        self.model = self._classifier.model = model
-
-    def encode(self, prompts: list, groups: list[list]) -> list[Row]:
-        """What the model reads: a row of token ids for each response, group by group; raises as scoring does."""
-        rows = []
-        for number, (prompt, responses) in enumerate(zip(prompts, groups)):
-            with at_prompt(number):
-                for index, row in enumerate(self._encode(prompt, responses)):
-                    check_length(len(row.ids), self.max_length, f"the prompt with response {index}")
-                    rows.append(row)
+    def encode(self, prompt: Any, responses: list) -> list[Row]:
+        rows = self._encode(prompt, responses)
+        for index, row in enumerate(rows):
+            check_length(len(row.ids), self.max_length, f"the prompt with response {index}")
         return rows
 
-    def _encode_groups(self, prompts: list, groups: list[list]) -> list[Row]:
-        return self.encode(prompts, groups)
+    def count_forwards(self, encoded: list[list[Row]]) -> int:
+        return len(self._classifier.parts(_flat(encoded)))
 
-    def forwards(self, rows: list[Row]) -> int:
-        """The number of batches that these rows make."""
-        return len(self._classifier.parts(rows))
+    def shard(self, prepare: Callable[[nn.Module], nn.Module]) -> None:
+        """The whole model."""
+        self.model = self._classifier.model = prepare(self.model)
 
-    def rewards(self, rows: list[Row], least_forwards: int = 0) -> torch.Tensor:
-        """
-        Rewards of rows, not divided by the temperature.
+    def matrix(self, rows: torch.Tensor) -> torch.Tensor:
+        return reward_differences(rows[:, 0])
 
-        Args:
-            rows: see [`~RewardModelScorer.encode`].
-            least_forwards: forwards to run at least, see [`SequenceClassifier`].
-
-        Returns:
-            `torch.FloatTensor` of shape (rows,), on the CPU.
-        """
-        rewards = torch.zeros(len(rows))
-        for numbers, logits in self._classifier.batches(rows or [Row([0])] * (least_forwards > 0), least_forwards):
-            if rows:
-                rewards[numbers] = logits[:, 0]
+    def _rows(self, encoded: list[list[Row]], least_forwards: int) -> torch.Tensor:
+        """Rewards, divided by the temperature."""
+        flat = _flat(encoded)
+        rewards = torch.zeros(len(flat), self.width, dtype=torch.float32)
+        for numbers, logits in self._classifier.batches(flat or [Row([0])] * (least_forwards > 0), least_forwards):
+            if flat:
+                rewards[numbers] = logits / self.temperature
         return rewards
-
-    def _score(self, prompts: list, groups: list[list]) -> list[tuple[torch.Tensor, int]]:
-        rewards = self.rewards(self.encode(prompts, groups))
-        sizes = [len(responses) for responses in groups]
-        return [(reward_differences(own) / self.temperature, len(own)) for own in rewards.split(sizes)]
 
     def _encode(self, prompt: Any, responses: list) -> list[Row]:
         are_strings = all(isinstance(text, str) for text in (prompt, *responses))
@@ -137,6 +124,10 @@ class RewardModelScorer(ScorerBase):
             raise ValueError("with `text_pair` the prompt and the responses must be strings.")
         encoded = self.tokenizer([prompt] * len(responses), list(responses), return_token_type_ids=True)
         return [Row(*pair) for pair in zip(encoded["input_ids"], encoded["token_type_ids"])]
+
+
+def _flat(encoded: list[list[Row]]) -> list[Row]:
+    return [row for group in encoded for row in group]
 
 
 def load_reward_model(name: str, **options: Any) -> Any:

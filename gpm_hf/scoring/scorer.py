@@ -73,7 +73,12 @@ class ScorerBase(ABC):
         template_date (`str`, *optional*): the date that the chat template writes, on which scores then depend.
         needs_prompt (`bool`, defaults to `True`): `False` for a model that reads each response as a whole, so that
             the responses may contain the prompt and `None` stand for it.
+
+    Attributes:
+        model: the model, of scorers that have one.
     """
+
+    model: Any = None
 
     def __init__(
         self,
@@ -112,11 +117,7 @@ class ScorerBase(ABC):
             matrix, passes = found if isinstance(found, tuple) else (found, 0)
             matrix = matrix.detach().float().cpu()
             if not bool(matrix.isfinite().all()):
-                raise PromptError(
-                    number,
-                    f"the scores by {self.name} are not finite. The model's weights contain NaN or infinity, or its "
-                    "states overflow in its type: check the checkpoint, or load it in float32.",
-                )
+                raise self._not_finite(number)
             asymmetry = None if self.asymmetry is None else largest_asymmetry(matrix)
             results.append(ScoredMatrix(self._finish(matrix), passes, asymmetry))
         self.forward_passes += sum(found.forward_passes for found in results)
@@ -143,6 +144,13 @@ class ScorerBase(ABC):
                 raise ValueError(
                     f"{source}, row {number}: {self.name} cannot read this prompt: {error.reason}"
                 ) from error
+
+    def _not_finite(self, number: int) -> PromptError:
+        return PromptError(
+            number,
+            f"the scores by {self.name} are not finite. The model's weights contain NaN or infinity, or its states "
+            "overflow in its type: check the checkpoint, or load it in float32.",
+        )
 
     def _encode_groups(self, prompts: list, groups: list[list]) -> Any:
         """What the model reads of groups, `None` where it encodes nothing; raises as scoring does."""

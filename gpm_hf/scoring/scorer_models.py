@@ -38,7 +38,8 @@ def resolve_model(
         loaded = load(name, **options)
         if tokenizer is None:
             tokenizer = load_tokenizer(name, **hub_options_of(options))
-        if "device_map" not in options:
+        # A quantised model is where its loader had to put it.
+        if "device_map" not in options and loaded.device.type == "cpu":
             loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return loaded.eval(), tokenizer, name
     if options:

@@ -15,7 +15,6 @@ policy's (the data set's `opponent_responses`, or samples of the initial policy)
 0.5` against samples of Nash-MD's mixture, instead of against each other.
 """
 
-import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.evaluation.plots.preference_plots import plot_policy_progress
 from gpm_hf.hub.local_paths import without_paths
 from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
+from gpm_hf.scoring.load_scorer import import_function
 from gpm_hf.scripts.command_line import run_script
 
 
@@ -35,16 +35,14 @@ class GPOScriptArguments(ScriptArguments):
 
     preference_model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Preference model (or a sequence-classification reward model): a Hub id or a folder."},
+        metadata={
+            "help": "Who prefers what: a preference model or reward model by its Hub id or folder, or as `gpm-hf "
+            "iterate --scorer` takes it: gpm:NAME, reward:NAME, pair:NAME, judge:NAME, function:MODULE.NAME, ..."
+        },
     )
     reward_funcs: list[str] | None = field(
         default=None, metadata={"help": "Reward functions by their import paths, such as trl.rewards.accuracy_reward."}
     )
-
-
-def import_function(path: str):
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_args: ModelConfig) -> None:

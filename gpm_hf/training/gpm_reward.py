@@ -21,14 +21,16 @@ class GPMReward:
     of the data set with one prompt make one larger group if they meet in a batch.
 
     Args:
-        preference_model: a path, a [`~gpm_hf.modeling.GPMForPreference`], a sequence-classification reward model or
-            a function, as in [`~gpm_hf.training.preference_signal.load_preference_signal`]. A reward model handed to
+        preference_model: a path or another description of a scorer (`"pair:NAME"`, ...), a model, a
+            [`~gpm_hf.scoring.Scorer`] or a function, as in
+            [`~gpm_hf.training.preference_signal.load_preference_signal`]. A reward model handed to
             TRL's `reward_funcs` as it is reads plain text without the BOS and EOS that TRL's RewardTrainer trained it
             with; here it reads what it does everywhere in this package ([`~gpm_hf.scoring.RewardModelScorer`]).
         processing_class (`PreTrainedTokenizerBase`, *optional*): the preference model's tokenizer; by default the one
             saved beside it.
         batch_size (`int`, defaults to 16): sequences encoded at once.
-        init_kwargs (`dict`, *optional*): passed to `from_pretrained` with a path (`dtype`, `revision`, ...).
+        init_kwargs (`dict`, *optional*): options of a description, for `from_pretrained` (`dtype`, `revision`, ...)
+            or the scorer.
 
     Example:
 

@@ -82,7 +82,8 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         > Parameters that control the preference model
 
         preference_model_init_kwargs (`dict` or `str`, *optional*):
-            Passed to `from_pretrained` when the preference model is given by its path (`dtype`, `revision`, ...).
+            Options of a preference model that is given by its path or as a scorer's description: for `from_pretrained`
+            (`dtype`, `revision`, ...), and the scorer's own (`temperature`, `template`, `both_orders`, ...).
         preference_batch_size (`int`, *optional*, defaults to `16`):
             Sequences that the preference model encodes at once.
 
@@ -162,7 +163,7 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
     scale_rewards: str = field(default="none", metadata={"help": "Only none: the target is not divided by anything."})
     preference_model_init_kwargs: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Passed to `from_pretrained` when the preference model is given by its path."},
+        metadata={"help": "Options of a preference model that is given by its path or as a scorer's description."},
     )
     preference_batch_size: int = field(
         default=16, metadata={"help": "Sequences that the preference model encodes at once."}

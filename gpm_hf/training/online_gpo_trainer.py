@@ -15,6 +15,7 @@ from trl.extras.profiling import profiling_context
 from trl.trainer.utils import get_config_model_id
 
 from gpm_hf.modeling import has_cycle, preference_matrix
+from gpm_hf.scoring import Scorer
 from gpm_hf.training.initial_policy import InitialPolicy, ProgressCallback
 from gpm_hf.training.losses import (
     divergence_terms,
@@ -29,14 +30,13 @@ from gpm_hf.training.online_gpo_config import OnlineGPOConfig
 from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both
 from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.preference_signal import (
-    CallableSignal,
-    GPMSignal,
+    PreferenceSignal,
+    RewardSignal,
     group_by_prompt,
     load_preference_signal,
 )
 from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.publishing_mixin import PublishingMixin
-from gpm_hf.training.reward_model_signal import RewardModelSignal
 from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 
@@ -62,10 +62,12 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): the policy. The training of an
             adapter, by its name or as an object, goes on.
-        preference_model: who prefers what: a path or Hub id, a [`~gpm_hf.modeling.GPMForPreference`] (Bradley-Terry
-            included), a sequence-classification reward model, or a function `f(prompts, groups)` that returns a K x K
-            matrix of log-odds per group ([`~gpm_hf.training.preference_signal.CallableSignal`]). Prepared for DDP,
-            ZeRO-3 and FSDP here.
+        preference_model: who prefers what, as [`~gpm_hf.training.preference_signal.load_preference_signal`] takes it:
+            a path or Hub id, or another description of a scorer (`"judge:NAME"`, ...); a
+            [`~gpm_hf.modeling.GPMForPreference`] (Bradley-Terry included) or sequence-classification reward model; a
+            [`~gpm_hf.scoring.Scorer`]; or a function `f(prompts, groups)` that returns a K x K matrix of log-odds per
+            group. Under ZeRO-3 and FSDP models that read one response at a time are sharded; a model that reads pairs
+            is whole on every process, which scores its share of the groups.
         args ([`OnlineGPOConfig`], *optional*): options.
         train_dataset (`Dataset` or `IterableDataset`): rows with a `prompt`, a string or messages; for
             `opponent="reference"` optionally `opponent_responses`, a list of as many strings (or lists of messages)
@@ -158,11 +160,11 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
             if isinstance(source, (str, PreTrainedModel)):
                 # GRPO itself would leave out the BOS and EOS that plain text was trained with.
                 signal = load_preference_signal(source, tokenizer, args.preference_batch_size)
-                if not isinstance(signal, RewardModelSignal):
+                if not isinstance(signal, RewardSignal):
                     raise ValueError(f"`reward_funcs` names {source}, a preference model: it is a `preference_model`.")
                 reward_models.append(signal)
                 reward_funcs[index], processing_classes[index] = signal.reward_function(), None
-        self.preference_signal: GPMSignal | CallableSignal | None = None
+        self.preference_signal: PreferenceSignal | None = None
         if preference_model is not None:
             signal = load_preference_signal(
                 preference_model,
@@ -170,7 +172,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
                 args.preference_batch_size,
                 args.preference_model_init_kwargs,
             )
-            if isinstance(signal, RewardModelSignal):
+            if isinstance(signal, RewardSignal):
                 # Of a scalar reward model GRPO logs the rewards themselves.
                 reward_models.append(signal)
                 reward_funcs = [signal.reward_function(), *reward_funcs]
@@ -444,7 +446,10 @@ def _describe(preference_model, reward_funcs):
 
     def name_of(source):
         if isinstance(source, str):
-            return Path(source).name if Path(source).exists() else source
+            kind, colon, name = source.rpartition(":")
+            return kind + colon + (Path(name).name if Path(name).exists() else name)
+        if isinstance(source, Scorer):
+            return name_of(source.name)
         if isinstance(source, nn.Module):
             return name_of(source.config.name_or_path) or type(source).__name__
         return source.__name__ if inspect.isfunction(source) else type(source).__name__

@@ -1,56 +1,54 @@
 """
-From a preference model to log-odds matrices while a policy trains: the responses to one prompt, a *group*, may lie on
-several processes.
+A scorer beside a policy in training: the responses to one prompt, a *group*, may lie on several processes.
 
-Each process embeds the responses it holds; the embeddings, a few floats each, are gathered; then every process forms
-the same matrices. Text, never the policy's token ids, goes to the preference model, through its own tokenizer and chat
-template: a conversation as its messages, a plain prompt as [`~gpm_hf.modeling.encode_group`] reads it (one user
-message where there is a chat template, plain text where there is none).
+Of a scorer that reads one response at a time each process reads those that it holds; their rows of numbers, a few
+floats each, are gathered; then every process forms the same matrices. Groups of any other scorer are dealt out: each
+is scored by one process, and the matrices are gathered. Text, never the policy's token ids, goes to the scorer,
+through its own tokenizer and chat template.
 
 A completion without text is *unscorable*: there is nothing to prefer, and a preference model has never seen one. Its
 row and column of the matrix are NaN, and the rest of its group is scored without it.
 """
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, gather, gather_object, is_peft_model
+from accelerate.utils import DistributedType, gather, gather_object
 from torch import nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
 
-from gpm_hf.modeling import (
-    EmptyResponseError,
-    EncodedGroup,
-    GPMConfig,
-    collate_groups,
-    encode_group,
-    preference_matrix,
-)
+from gpm_hf.modeling import EmptyResponseError, GPMConfig, PromptError, at_prompt, is_empty
 from gpm_hf.scoring import (
+    CallableScorer,
+    GPMScorer,
+    ResponseScorer,
     RewardModelScorer,
-    hub_options_of,
-    is_classifier,
-    load_preference_model,
-    load_reward_model,
-    load_tokenizer,
+    Scorer,
+    ScorerBase,
+    load_scorer,
     whole_models,
 )
-from gpm_hf.training.reward_model_signal import RewardModelSignal
+from gpm_hf.scoring.load_scorer import read_description
+
+Result = TypeVar("Result")
 
 
-def group_by_prompt(prompts, group_size=None):
+def group_by_prompt(prompts: Sequence, group_size: int | None = None) -> list[list[int]]:
     """
     Groups rows that answer the same prompt, wherever they stand: TRL's trainers lay groups out in different ways.
 
     Args:
-        prompts (`list[str]` or `list[list[dict]]`): one prompt per row.
-        group_size (`int`, *optional*): cuts the rows of one prompt into groups of this size, in their order; a prompt
-            that is in the data set twice then makes two groups.
+        prompts: one prompt per row, strings or chat messages.
+        group_size: cuts the rows of one prompt into groups of this size, in their order; a prompt that is in the data
+            set twice then makes two groups.
 
     Returns:
-        `list[list[int]]`: row numbers of each group, in the order of their first rows.
+        Row numbers of each group, in the order of their first rows.
 
     Raises:
         ValueError: where a prompt's rows do not fill their groups.
@@ -72,251 +70,296 @@ def group_by_prompt(prompts, group_size=None):
     return sorted(groups)
 
 
-class GPMSignal:
+class PreferenceSignal(ABC):
     """
-    Log-odds by a [`~gpm_hf.modeling.GPMForPreference`] (a Bradley-Terry model of ours included).
+    A scorer as the trainers call it. [`~PreferenceSignal.prepare`] comes before the first use.
 
     Args:
-        model ([`~gpm_hf.modeling.GPMForPreference`] or [`~peft.PeftModel`] around one): used in evaluation mode, its
-            parameters frozen. Call [`~GPMSignal.prepare`] before the first use.
-        tokenizer (`PreTrainedTokenizerBase`): the model's own.
-        batch_size (`int`, defaults to 16): sequences encoded at once.
+        scorer ([`~gpm_hf.scoring.Scorer`]): its model is used in evaluation mode, its parameters frozen.
     """
 
-    def __init__(self, model, tokenizer, batch_size=16):
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        self.config = model.config
-        self.device = None
+    def __init__(self, scorer: Scorer):
+        self.scorer = scorer
+        self.device: Any = None
+        if isinstance(scorer, ScorerBase) and scorer.model is not None:
+            scorer.model.eval().requires_grad_(False)
 
-    def prepare(self, accelerator):
-        """
-        Places the model for inference beside a policy in training. ZeRO-3 and FSDP shard the backbone; the heads, a
-        few thousand numbers, stay whole and in float32, where mixed precision would round them. In any other set-up
-        every process holds the whole model, which needs no wrapper: nothing of it is trained.
-        """
-        gpm = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        if gpm.embedding_head.weight.numel() == 0:
-            raise ValueError(
-                "The preference model was loaded while ZeRO-3 was active, which split its heads. Pass its path "
-                "instead of the model, or load it before the training arguments are made."
-            )
-        # A model placed by its loader (quantised, or with a device map) is where it has to be.
-        if gpm.device.type != accelerator.device.type:
-            gpm.to(accelerator.device)
-        if accelerator.distributed_type == DistributedType.DEEPSPEED and is_deepspeed_zero3_enabled():
-            gpm.model = prepare_deepspeed(gpm.model, accelerator)
-        elif accelerator.distributed_type == DistributedType.FSDP:
-            gpm.model = prepare_fsdp(gpm.model, accelerator)
+    def prepare(self, accelerator: Any) -> None:
+        """Places the scorer's model for inference beside a policy in training."""
         self.device = accelerator.device
+        model = self.scorer.model if isinstance(self.scorer, ScorerBase) else None
+        # A model placed by its loader (quantised, or with a device map) is where it has to be.
+        if model is not None and model.device.type != accelerator.device.type:
+            model.to(accelerator.device)
 
-    def __call__(self, prompts, completions, groups):
+    @abstractmethod
+    def __call__(self, prompts: list, completions: list, groups: list[list[int]]) -> list[torch.Tensor]:
         """
         Scores groups of completions. All processes call this together.
 
         Args:
-            prompts (`list[str]` or `list[list[dict]]`): the prompts of the n completions of this process.
-            completions (`list[str]` or `list[list[dict]]`): the completions; every process has as many.
-            groups (`list[list[int]]`): row numbers, counted through all processes, of the members of each group.
+            prompts: the prompts of the n completions of this process, strings or chat messages.
+            completions: the completions, strings or chat messages; every process has as many.
+            groups: row numbers, counted through all processes, of the members of each group.
 
         Returns:
-            `list[torch.Tensor]`: for each group a matrix of log-odds of shape (K, K), the same on every process,
-            exactly skew-symmetric, with NaN in the rows and columns of unscorable completions.
+            For each group a matrix of log-odds of shape (K, K), the same on every process, skew-symmetric, with NaN in
+            the rows and columns of unscorable completions.
 
         Raises:
-            ValueError: where the model's embeddings are not finite; the sentence names the prompt.
+            ValueError: what the scorer cannot score, on every process; the sentence names the prompt.
         """
-        rows = gather(self._embed(prompts, completions))
-        scorable = rows[:, 0] > 0
-        broken = (scorable & ~rows.isfinite().all(-1)).nonzero().flatten().tolist()
-        if broken:
-            prompt = _shorten(gather_object(list(prompts))[broken[0]])
-            raise ValueError(
-                f"The preference model's scores are not finite for the prompt {prompt}. Its weights contain NaN or "
-                f"infinity, or its hidden states overflow in {self.model.dtype}: check the checkpoint, or load it in "
-                "another type (`preference_model_init_kwargs`, `dtype`)."
-            )
-        return [self._matrix(rows[group]) for group in groups]
 
-    def _matrix(self, rows):
-        """The (K, K) log-odds of one group from its rows, see `_embed`."""
-        scorable = rows[:, 0] > 0
-        dim = self.config.output_dim
-        embeddings, scales = rows[:, 1:].split([dim, rows.shape[1] - 1 - dim], 1)
-        # Processes that share a group computed the prompt's scales in different batches: one of them is taken, so that
-        # the matrix is exactly skew-symmetric.
-        scales = scales[int(scorable.int().argmax())] if self.config.scale_gate else None
-        scores = preference_matrix(embeddings, scales, self.config.tau)
-        unscorable = ~scorable
-        scores[unscorable] = torch.nan
-        scores[:, unscorable] = torch.nan
+    def _on_all(self, work: Callable[[], Result], prompts: Sequence) -> Result:
+        """
+        What `work()` returns here. What it refuses on any process, a [`~gpm_hf.modeling.PromptError`] about one of
+        `prompts`, is refused on all: they would wait for that one.
+        """
+        result, refusal = None, None
+        try:
+            result = work()
+        except PromptError as error:
+            refusal = error
+        told = refusal and (
+            f"{self.scorer.name} cannot score the completions of the prompt {_shorten(prompts[refusal.number])}: "
+            f"{refusal.reason}"
+        )
+        for sentence in gather_object([told]):
+            if sentence is not None:
+                raise ValueError(sentence) from refusal
+        return result  # type: ignore[return-value]
+
+
+class ResponseSignal(PreferenceSignal):
+    """
+    Of a scorer that reads one response at a time: a general preference model, a reward model. ZeRO-3 and FSDP shard
+    it; in any other set-up every process holds the whole model, which needs no wrapper, as nothing of it is trained.
+    """
+
+    scorer: ResponseScorer
+
+    def prepare(self, accelerator: Any) -> None:
+        super().prepare(accelerator)
+        if accelerator.distributed_type == DistributedType.DEEPSPEED and is_deepspeed_zero3_enabled():
+            self.scorer.shard(lambda module: prepare_deepspeed(module, accelerator))
+        elif accelerator.distributed_type == DistributedType.FSDP:
+            self.scorer.shard(lambda module: prepare_fsdp(module, accelerator))
+
+    def __call__(self, prompts: list, completions: list, groups: list[list[int]]) -> list[torch.Tensor]:
+        rows = gather(self.rows(prompts, completions))
+        every_prompt = gather_object(list(prompts))
+        return self._on_all(
+            lambda: [self._matrix(number, rows[group]) for number, group in enumerate(groups)],
+            [every_prompt[group[0]] for group in groups],
+        )
+
+    def _matrix(self, number: int, rows: torch.Tensor) -> torch.Tensor:
+        scorable = ~rows.isnan().any(-1)
+        scores = torch.full((len(rows), len(rows)), torch.nan, device=rows.device)
+        if bool(scorable.any()):
+            with at_prompt(number):
+                scores[scorable[:, None] & scorable] = self.scorer.matrix(rows[scorable]).flatten()
         return scores
 
-    @torch.no_grad()
-    def _embed(self, prompts, completions):
-        """A tensor of shape (n, 1 + 2k + k): whether a completion is scorable, its embedding, its prompt's scales."""
-        dim = self.config.output_dim
-        blocks = dim // 2 if self.config.scale_gate else 0
-        rows = torch.zeros(len(prompts), 1 + dim + blocks, device=self.device)
-        local_groups, encoded = [], []
-        for group in group_by_prompt(prompts):
-            group, sequences = self._encode(group, prompts, completions)
-            if group:
-                local_groups.append(group)
-                encoded.append(sequences)
-        # A process without a scorable completion still takes part in the forwards of a sharded model.
-        batch = collate_groups(encoded or [EncodedGroup([[0]], [0])], 0, with_prompts=self.config.scale_gate)
-        gate_rows = batch.pop("gate_rows", None)
+    def rows(self, prompts: list, completions: list) -> torch.Tensor:
+        """
+        The scorer's rows of the n completions of this process, see [`~gpm_hf.scoring.ResponseScorer.rows`]. All
+        processes call this together.
+
+        Returns:
+            Shape (n, width), of a completion without text NaN.
+        """
+        members, encoded = self._on_all(lambda: self._encode(prompts, completions), prompts)
         # Sharded weights are collected by all processes at every forward, so all must run as many.
-        parts = -(-len(batch["input_ids"]) // self.batch_size)
-        forwards = int(gather(torch.tensor([parts], device=self.device)).max())
-        embeddings, scales = self.model.embed_batch(batch, self.batch_size, forwards)
-        first = 0
-        for index, group in enumerate(local_groups):
-            rows[group, 0] = 1.0
-            rows[group, 1 : 1 + dim] = embeddings[first : first + len(group)]
-            if blocks:
-                rows[group, 1 + dim :] = scales[gate_rows[index]]
-            first += len(group)
+        forwards = torch.tensor([self.scorer.count_forwards(encoded)], device=self.device)
+        least = int(gather(forwards).max())
+        found = self._on_all(lambda: self.scorer.rows(encoded, least), [prompts[group[0]] for group in members])
+        rows = torch.full((len(prompts), self.scorer.width), torch.nan, device=self.device)
+        rows[[row for group in members for row in group]] = found.to(rows)
         return rows
 
-    def _encode(self, group, prompts, completions):
-        """The scorable rows of a group and their token ids; a policy may sample what is empty once it is rendered."""
-        while group:
-            texts = [completions[row] for row in group]
-            try:
-                return group, encode_group(self.tokenizer, prompts[group[0]], texts, **self.config.encoding_options)
-            except EmptyResponseError as error:
-                group = [*group[: error.index], *group[error.index + 1 :]]
-        return [], None
+    def _encode(self, prompts: list, completions: list) -> tuple[list[list[int]], list]:
+        """The scorable rows, in groups, and what the model reads of each group."""
+        members, encoded = [], []
+        together = self.scorer.reads_prompts_once
+        for group in group_by_prompt(prompts) if together else [[row] for row in range(len(prompts))]:
+            with at_prompt(group[0]):
+                scorable = [row for row in group if not is_empty(completions[row])]
+            while scorable:
+                try:
+                    with at_prompt(group[0]):
+                        encoded.append(self.scorer.encode(prompts[group[0]], [completions[row] for row in scorable]))
+                    members.append(scorable)
+                    break
+                except PromptError as error:
+                    # A policy may sample what is empty once it is rendered.
+                    if not isinstance(error.__cause__, EmptyResponseError):
+                        raise
+                    del scorable[error.__cause__.index]
+        return members, encoded
 
 
-class CallableSignal:
+class RewardSignal(ResponseSignal):
+    """A reward model's: its rewards, and their differences as log-odds."""
+
+    scorer: RewardModelScorer
+
+    def __init__(self, scorer: RewardModelScorer):
+        super().__init__(scorer)
+        config = scorer.model.config
+        self.name = (config.name_or_path or type(scorer.model).__name__).rstrip("/").split("/")[-1]
+
+    def reward_function(self) -> Callable[..., list[float | None]]:
+        """The model as one of TRL's reward functions, in whose logs its name stands; `None` without text."""
+
+        def rewards(prompts: list, completions: list, **columns: Any) -> list[float | None]:
+            values = self.rows(prompts, completions)[:, 0].tolist()
+            return [None if value != value else value for value in values]
+
+        rewards.__name__ = self.name
+        return rewards
+
+
+class GroupSignal(PreferenceSignal):
     """
-    Log-odds by a function of your own: a model in another library, a judge behind an API, a table.
+    Of a scorer that reads several responses at once, and of a function of your own: a model in another library, a
+    judge behind an API, a table. A model is whole on every process, which scores its share of the groups.
 
-    Args:
-        function (`Callable`): `f(prompts, groups)` gets G prompts and for each the list of its K completions (strings,
-            or lists of messages), and returns for each a K x K skew-symmetric matrix of log-odds, or `None` where it
-            cannot score the group. Each process calls it with its share of the groups, and not at all when it has
-            none.
+    A function gets the completions as they are, those without text too, and is not called by a process without a
+    group; it may return `None` for a group that it cannot score.
     """
 
-    def __init__(self, function):
-        self.function = function
+    def __init__(self, scorer: Scorer):
+        super().__init__(scorer)
+        self.function = scorer.function if isinstance(scorer, CallableScorer) else scorer
+        self.reads_empty = isinstance(scorer, CallableScorer) or not isinstance(scorer, ScorerBase)
 
-    def prepare(self, accelerator):
-        """There is nothing to place."""
-
-    def __call__(self, prompts, completions, groups):
-        """As [`GPMSignal`]; a matrix that is not finite, not skew-symmetric or of another size is a `ValueError`."""
+    def __call__(self, prompts: list, completions: list, groups: list[list[int]]) -> list[torch.Tensor]:
         prompts, completions = gather_object(list(prompts)), gather_object(list(completions))
-        state = PartialState()
-        count = state.num_processes
-        mine = groups[state.process_index :: count]
-        matrices = []
-        if mine:
-            matrices = self.function(
-                [prompts[group[0]] for group in mine], [[completions[i] for i in group] for group in mine]
-            )
-            if len(matrices) != len(mine):
-                raise ValueError(f"The preference function returned {len(matrices)} matrices for {len(mine)} groups.")
-        matrices = [
-            None if scores is None else torch.as_tensor(scores, dtype=torch.float32).cpu() for scores in matrices
+        kept = [
+            [place for place, row in enumerate(group) if self.reads_empty or not is_empty(completions[row])]
+            for group in groups
         ]
+        asked = [number for number, places in enumerate(kept) if places]
+        state = PartialState()
+        mine = asked[state.process_index :: state.num_processes]
+        questions = [prompts[groups[number][0]] for number in mine]
+        answers = [[completions[groups[number][place]] for place in kept[number]] for number in mine]
+        matrices = self._on_all(lambda: self._score(questions, answers), questions)
         # Gathered process by process, while the shares were dealt out in turn.
-        dealt = [index for process in range(count) for index in range(process, len(groups), count)]
-        results = [None] * len(groups)
-        for index, scores in zip(dealt, gather_object(matrices), strict=True):
-            results[index] = self._check(scores, len(groups[index]), prompts[groups[index][0]]).to(state.device)
+        dealt = [number for process in range(state.num_processes) for number in asked[process :: state.num_processes]]
+        results = [_unscorable(len(group)).to(self.device) for group in groups]
+        for number, scores in zip(dealt, gather_object(matrices), strict=True):
+            places = torch.tensor(kept[number], device=self.device)
+            results[number][places[:, None], places] = scores.to(self.device)
         return results
 
-    def _check(self, scores, size, prompt):
-        if scores is None:
-            return torch.full((size, size), torch.nan)
-        if scores.shape != (size, size):
-            raise ValueError(
-                f"The preference function returned a matrix of shape {tuple(scores.shape)} for {size} completions of "
-                f"the prompt {_shorten(prompt)}."
-            )
-        if not bool(scores.isfinite().all()):
-            raise ValueError(
-                f"The preference function returned NaN or infinity for the prompt {_shorten(prompt)}. For a group "
-                "that it cannot score it must return None."
-            )
-        if not torch.allclose(scores, -scores.T, rtol=1e-4, atol=1e-4):
-            raise ValueError(
-                f"The preference function's matrix for the prompt {_shorten(prompt)} is not skew-symmetric. It must "
-                "return log-odds, S[i, j] = -S[j, i]; a matrix of probabilities P becomes one by `log(P / (1 - P))`."
-            )
-        return scores
+    def _score(self, prompts: list, groups: list[list]) -> list[torch.Tensor]:
+        """Matrices on the CPU, where objects are gathered."""
+        found = self.function(prompts, groups) if prompts else []
+        if len(found) != len(prompts):
+            raise ValueError(f"{self.scorer.name} returned {len(found)} matrices for {len(prompts)} groups.")
+        matrices = []
+        for number, (scores, group) in enumerate(zip(found, groups)):
+            with at_prompt(number):
+                matrices.append(_checked(scores, len(group)))
+        return matrices
 
 
-def load_preference_signal(preference_model, processing_class=None, batch_size=16, init_kwargs=None):
+def load_preference_signal(
+    preference_model: Any, processing_class: Any = None, batch_size: int = 16, init_kwargs: dict | None = None
+) -> PreferenceSignal:
     """
-    The signal of a preference model in any of its forms.
+    The signal of whatever says who prefers what.
 
     Args:
-        preference_model: a path or Hub id of a [`~gpm_hf.modeling.GPMForPreference`] (or of a LoRA adapter of one,
-            which is merged), such a model; the same of a sequence-classification reward model with one label, or a
-            [`~gpm_hf.scoring.RewardModelScorer`] that says how it is read; or a function as in [`CallableSignal`].
-        processing_class (`PreTrainedTokenizerBase`, *optional*): the preference model's tokenizer; by default the one
-            saved beside it.
-        batch_size (`int`, defaults to 16): sequences encoded at once.
-        init_kwargs (`dict`, *optional*): passed to `from_pretrained` with a path (`dtype`, `revision`, ...).
-
-    Returns:
-        [`GPMSignal`], [`~gpm_hf.training.reward_model_signal.RewardModelSignal`] or [`CallableSignal`].
+        preference_model: a description as [`~gpm_hf.scoring.load_scorer`] reads it (`"gpm:NAME"`, `"judge:NAME"`, a
+            path or Hub id alone, ...; adapters are merged); a [`~gpm_hf.modeling.GPMForPreference`], or a
+            sequence-classification reward model with one label; a [`~gpm_hf.scoring.Scorer`]; or a function
+            `f(prompts, groups)`, which gets G prompts and for each the list of its K completions (strings, or lists of
+            messages), and returns for each a K x K skew-symmetric matrix of log-odds, or `None` where it cannot score
+            the group.
+        processing_class (`PreTrainedTokenizerBase`, *optional*): the tokenizer of a model; by default the one saved
+            beside it.
+        batch_size: sequences that a model encodes at once.
+        init_kwargs: further options of a description: for `from_pretrained` (`dtype`, `revision`, ...), and what the
+            scorer's own arguments are (`temperature`, `both_orders`, `template`, ...).
 
     Raises:
         ValueError: where there is no preference model, its heads are missing, or its tokenizer is not known.
+        TypeError: something else.
     """
-    init_kwargs = init_kwargs or {}
     if isinstance(preference_model, str):
-        name = preference_model
-        preference_model = _load(name, init_kwargs)
-        if processing_class is None:
-            processing_class = load_tokenizer(name, **hub_options_of(init_kwargs))
+        scorer: Scorer = _load_described(preference_model, processing_class, batch_size, init_kwargs or {})
     elif init_kwargs:
         raise ValueError(
             "`preference_model_init_kwargs` are for a preference model given by its path; this one is loaded."
         )
-    if isinstance(preference_model, RewardModelScorer):
-        return RewardModelSignal(preference_model)
-    if not isinstance(preference_model, nn.Module):
-        if not callable(preference_model):
-            raise TypeError(
-                f"A preference model is a path, a model or a function, not a {type(preference_model).__name__}."
-            )
-        return CallableSignal(preference_model)
-
-    config = preference_model.config
-    if config.model_type != GPMConfig.model_type and config.num_labels != 1:
-        raise ValueError(
-            f"{type(preference_model).__name__} is no preference model: neither a GPMForPreference nor a "
-            f"sequence-classification reward model with one label (this one says num_labels={config.num_labels})."
+    elif isinstance(preference_model, nn.Module):
+        scorer = _scorer_of(preference_model, processing_class, batch_size)
+    elif isinstance(preference_model, Scorer):
+        scorer = preference_model
+    elif callable(preference_model):
+        scorer = CallableScorer(preference_model)
+    else:
+        raise TypeError(
+            "A preference model is a path, a scorer's description, a model, a scorer or a function, not a "
+            f"{type(preference_model).__name__}."
         )
-    if processing_class is None:
-        if not config.name_or_path:
-            raise ValueError(
-                "The preference model does not say where it was loaded from: pass its tokenizer as "
-                "`preference_processing_class` (in GPMReward `processing_class`)."
-            )
-        processing_class = load_tokenizer(config.name_or_path)
-    if config.model_type != GPMConfig.model_type:
-        return RewardModelSignal(RewardModelScorer(preference_model, processing_class, batch_size=batch_size))
-    return GPMSignal(preference_model, processing_class, batch_size)
+    if isinstance(scorer, RewardModelScorer):
+        return RewardSignal(scorer)
+    return ResponseSignal(scorer) if isinstance(scorer, ResponseScorer) else GroupSignal(scorer)
 
 
-def _load(name, init_kwargs):
-    # ZeRO-3 would split the heads while loading, see `GPMSignal.prepare`.
+def _load_described(description: str, tokenizer: Any, batch_size: int, options: dict) -> Scorer:
+    kind, name = read_description(description, options)
+    if name is None:
+        return load_scorer(description, **options)
+    # A reward model need not say that it has one label.
+    of_kind: dict[str, dict] = {"gpm": {"merge": True}, "reward": {"num_labels": 1}}
+    options = {"tokenizer": tokenizer, "batch_size": batch_size, **of_kind.get(kind, {}), **options}
+    if "device_map" not in options:
+        # It is moved when the processes are known.
+        options.setdefault("device", "cpu")
+    # ZeRO-3 would split the heads while loading.
     with whole_models():
-        if is_classifier(name, init_kwargs):
-            return load_reward_model(name, num_labels=1, **init_kwargs)
-        return load_preference_model(name, merge=True, **init_kwargs)
+        return load_scorer(f"{kind}:{name}", **options)
 
 
-def _shorten(prompt, length=200):
+def _scorer_of(model: nn.Module, tokenizer: Any, batch_size: int) -> Scorer:
+    config: Any = model.config
+    if config.model_type == GPMConfig.model_type:
+        return GPMScorer(model, tokenizer, batch_size=batch_size)
+    if config.num_labels != 1:
+        raise ValueError(
+            f"{type(model).__name__} is no preference model: neither a GPMForPreference nor a sequence-classification "
+            f"reward model with one label (this one says num_labels={config.num_labels}). A model that reads two "
+            "responses at once is given as a PairClassifierScorer or PairCompletionScorer."
+        )
+    return RewardModelScorer(model, tokenizer, batch_size=batch_size)
+
+
+def _checked(scores: Any, size: int) -> torch.Tensor:
+    """A matrix from outside, of shape (size, size), float32 on the CPU; NaN where there is none."""
+    if scores is None:
+        return _unscorable(size)
+    scores = torch.as_tensor(scores, dtype=torch.float32).detach().cpu()
+    if scores.shape != (size, size):
+        raise ValueError(f"its matrix is of shape {tuple(scores.shape)} for {size} completions.")
+    if not bool(scores.isfinite().all()):
+        raise ValueError("its matrix holds NaN or infinity; a function returns None for a group that it cannot score.")
+    if not torch.allclose(scores, -scores.T, rtol=1e-4, atol=1e-4):
+        raise ValueError(
+            "its matrix is not skew-symmetric. It must hold log-odds, S[i, j] = -S[j, i]; a matrix of probabilities P "
+            "becomes one by `log(P / (1 - P))`, and a scorer that reads both orders averages them."
+        )
+    return scores
+
+
+def _unscorable(size: int) -> torch.Tensor:
+    return torch.full((size, size), torch.nan, dtype=torch.float32)
+
+
+def _shorten(prompt: Any, length: int = 200) -> str:
     text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, default=repr)
     return repr(text if len(text) <= length else text[:length] + "...")

@@ -1,6 +1,6 @@
 """Tiny random models of every kind that a scorer takes, and data for them."""
 
-from tests.conftest import backbone_config
+from tests.conftest import backbone_config, build_gpm, build_tokenizer
 
 PROMPTS = [
     "What is the capital of France?",
@@ -68,6 +68,21 @@ def build_deberta_classifier(num_labels=1, seed=0, **options):
         "initializer_range": 0.3,
     }
     return DebertaV2ForSequenceClassification(DebertaV2Config(num_labels=num_labels, **{**sizes, **options})).eval()
+
+
+def save_every_kind(folder):
+    """A model of each kind with its tokenizer, in folders of these names: what a user names to a scorer."""
+    models = {
+        "gpm": build_gpm(embedding_dim=4),
+        "bt": build_gpm(embedding_dim=1),
+        "reward": build_llama_classifier(),
+        "pair": build_deberta_classifier(2),
+        "judge": build_language_model(),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        build_tokenizer().save_pretrained(folder / name)
+    return {name: str(folder / name) for name in models}
 
 
 def build_language_model(seed=0, backbone="llama", **options):

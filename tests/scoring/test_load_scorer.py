@@ -13,26 +13,13 @@ from gpm_hf.scoring import (
     RewardModelScorer,
     load_scorer,
 )
-from tests.conftest import build_gpm, build_tokenizer
-from tests.scoring.models import build_deberta_classifier, build_llama_classifier
+from tests.conftest import build_tokenizer
+from tests.scoring.models import save_every_kind
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, backbone_folder):
-    """A folder of each kind."""
-    models = {
-        "gpm": build_gpm(embedding_dim=4),
-        "bt": build_gpm(embedding_dim=1),
-        "reward": build_llama_classifier(),
-        "pair": build_deberta_classifier(2),
-    }
-    found = {"judge": backbone_folder}
-    for name, model in models.items():
-        folder = tmp_path_factory.mktemp(name)
-        model.save_pretrained(folder)
-        build_tokenizer().save_pretrained(folder)
-        found[name] = str(folder)
-    return found
+def folders(tmp_path_factory):
+    return save_every_kind(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.mark.parametrize(

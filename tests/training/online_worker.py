@@ -111,12 +111,12 @@ def main(folder, kind):
     else:
         values = [value.detach() for value in model.parameters()]
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
-    signal = trainer.preference_signal
+    scorer = trainer.preference_signal.scorer
     result = {
         "world_size": trainer.accelerator.num_processes,
         "wrapped": type(trainer.model_wrapped).__name__,
-        "backbone": None if kind == "callable" else type(signal.model.model).__name__,
-        "head": None if kind == "callable" else str(signal.model.embedding_head.weight.dtype),
+        "backbone": None if kind == "callable" else type(scorer.model.model).__name__,
+        "head": None if kind == "callable" else str(scorer.model.embedding_head.weight.dtype),
         "digest": digest,
         "sum": sum(value.double().abs().sum().item() for value in values),
         "win_rates": logged(trainer, "win_rate"),

@@ -201,7 +201,7 @@ from tests.conftest import build_tokenizer
 from tests.scoring.models import build_llama_classifier
 from gpm_hf.scoring import RewardModelScorer
 from gpm_hf.training.gpm_reward import GPMReward
-from gpm_hf.training.reward_model_signal import RewardModelSignal
+from gpm_hf.training.preference_signal import load_preference_signal
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
 rank = accelerator.process_index
@@ -210,7 +210,7 @@ rows = [("p", "one"), ("p", "two, three and four"), ("p", "five"), ("p", ""), ("
 prompts, completions = zip(*rows[3 * rank : 3 * rank + 3])
 scorer = RewardModelScorer(build_llama_classifier(), build_tokenizer(), batch_size=1)
 rewards = GPMReward(scorer)(list(prompts), list(completions))
-signal = RewardModelSignal(scorer)
+signal = load_preference_signal(scorer)
 signal.prepare(accelerator)
 plain = signal.reward_function()(list(prompts), list(completions))
 open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps([rewards, plain]))
@@ -233,7 +233,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from tests.conftest import build_gpm, build_tokenizer
-from gpm_hf.training.preference_signal import GPMSignal
+from gpm_hf.training.preference_signal import load_preference_signal
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
 # Accelerate itself has no FSDP on a CPU; torch has.
@@ -241,11 +241,12 @@ fsdp = types.SimpleNamespace(
     distributed_type=DistributedType.FSDP, device=torch.device("cpu"), torch_device_mesh=None,
     state=types.SimpleNamespace(fsdp_plugin=FullyShardedDataParallelPlugin(fsdp_version=2)),
 )
-signal = GPMSignal(build_gpm(embedding_dim=4), build_tokenizer(), batch_size=1)
+signal = load_preference_signal(build_gpm(embedding_dim=4), build_tokenizer(), batch_size=1)
 signal.prepare(fsdp)
-weight = signal.model.model.embed_tokens.weight
-assert type(signal.model.model).__name__ == "FSDPLlamaModel" and weight.to_local().shape[0] * 2 == weight.shape[0]
-assert signal.model.embedding_head.weight.shape == (4, 32)
+model = signal.scorer.model
+weight = model.model.embed_tokens.weight
+assert type(model.model).__name__ == "FSDPLlamaModel" and weight.to_local().shape[0] * 2 == weight.shape[0]
+assert model.embedding_head.weight.shape == (4, 32)
 rank = accelerator.process_index
 # One process has an empty completion and so fewer rows: the forwards, which collect weights from both, must not run
 # dry.
@@ -274,15 +275,12 @@ def test_fsdp2_reward_model(tmp_path):
     from gpm_hf.scoring import RewardModelScorer
     from tests.scoring.models import build_llama_classifier
 
-    made = "GPMSignal(build_gpm(embedding_dim=4), build_tokenizer(), batch_size=1)"
-    text = FSDP_SCRIPT.replace(made, "RewardModelSignal(RewardModelScorer(build(), build_tokenizer(), batch_size=1))")
+    text = FSDP_SCRIPT.replace("build_gpm(embedding_dim=4)", "build()")
     start, end = text.index("weight = "), text.index("rank = ")
     text = (
-        "from gpm_hf.scoring import RewardModelScorer\n"
         "from tests.scoring.models import build_llama_classifier as build\n"
-        "from gpm_hf.training.reward_model_signal import RewardModelSignal\n"
         + text[:start]
-        + 'assert type(signal.scorer.model).__name__ == "FSDPLlamaForSequenceClassification"\n'
+        + 'assert type(model).__name__ == "FSDPLlamaForSequenceClassification"\n'
         + text[end:]
     )
     script = tmp_path / "fsdp.py"

@@ -113,7 +113,7 @@ def test_what_trl_trains_is_what_is_read(tmp_path):
         )
         trained = trainer.train_dataset[0]
         scorer = RewardModelScorer(build_llama_classifier(), tokenizer, plain_text=chat)
-        read = [row.ids for row in scorer.encode([PROMPT], [RESPONSES[:2]])]
+        read = [row.ids for row in scorer.encode(PROMPT, RESPONSES[:2])]
         assert read == [trained["chosen_ids"], trained["rejected_ids"]]
     with pytest.raises(ValueError, match="one text and `text_pair` two segments"):
         RewardModelScorer(build_llama_classifier(), tokenizer, plain_text=True, text_pair=True)
@@ -137,7 +137,7 @@ def test_empty_and_broken_rewards():
     assert GPMReward(model, tokenizer)(prompts=["p"] * 3, completions=["", "a", " "]) == [None, None, None]
     model.score.weight.data.fill_(torch.nan)
     with pytest.raises(
-        ValueError, match=r"gave the reward nan for a completion of the prompt 'p'.*check the checkpoint"
+        ValueError, match=r"cannot score the completions of the prompt 'p'.* not finite.*check the checkpoint"
     ):
         GPMReward(model, tokenizer)(prompts=["p"] * 2, completions=["a", "b"])
 
