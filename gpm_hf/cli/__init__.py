@@ -4,7 +4,19 @@ import argparse
 import sys
 import warnings
 
-from gpm_hf.cli import conversion, data, evaluation, hub, inspection, policies, recipes, scoring, self_play, training
+from gpm_hf.cli import (
+    conversion,
+    data,
+    evaluation,
+    hub,
+    inspection,
+    policies,
+    ratings,
+    recipes,
+    scoring,
+    self_play,
+    training,
+)
 from gpm_hf.cli.common import check_options
 from gpm_hf.cli.outputs import check_outputs
 from gpm_hf.errors import explanation, is_explained
@@ -18,7 +30,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(dest="command", required=True)
-    for part in (recipes, training, policies, data, scoring, inspection, self_play, evaluation, hub, conversion):
+    for part in (
+        recipes,
+        training,
+        policies,
+        data,
+        scoring,
+        inspection,
+        self_play,
+        evaluation,
+        ratings,
+        hub,
+        conversion,
+    ):
         part.add_commands(commands)
     options = parser.parse_args(arguments)
     debug = vars(options).pop("debug")  # of no command

@@ -18,6 +18,10 @@ _AT_ONCE = 1 << 21
 _LEVEL = 0.05
 
 
+class UntestableVotes(ValueError):
+    """Votes of which nobody could tell cycles from noise; the message says why."""
+
+
 @dataclass(frozen=True)
 class NullTest:
     """
@@ -115,15 +119,17 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
         seed: the result is a function of the arguments.
 
     Raises:
-        ValueError: probabilities in place of votes, no three items that were all compared with each other, or no pair
-            with two votes.
+        UntestableVotes: probabilities in place of votes, no three items that were all compared with each other, or no
+            pair with two votes.
     """
     check_testable(votes)
     ranking = fit_noisy_ranking(votes)
     rng = np.random.default_rng(seed)
     measure = Measure(ranking)
     if not measure.tournament.triples:
-        raise ValueError("No three items were all compared with each other, so that no cycle of three could show.")
+        raise UntestableVotes(
+            "No three items were all compared with each other, so that no cycle of three could show."
+        )
     observed = measure(ranking.cells.wins[None], ranking.cells.ties[None], ranking.cells.losses[None])
     by_ranking = measure.simulate(rng, simulations, additive=False)
     by_rating = by_ranking if ranking.spread == 0 else measure.simulate(rng, simulations, additive=True)
@@ -146,13 +152,13 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
 
 
 def check_testable(votes: Votes) -> None:
-    """Raises `ValueError` for votes whose noise cannot be told."""
+    """Raises [`UntestableVotes`] for votes whose noise cannot be told."""
     if not votes.are_whole:
-        raise ValueError(
+        raise UntestableVotes(
             "The votes are probabilities, which do not show their noise: give whole votes (1, 0, 1/2), or repeats."
         )
     if not (votes.by_pair().size >= 2).any():
-        raise ValueError(
+        raise UntestableVotes(
             "Each pair was judged once. In a full round of single votes the number of cycles follows from the items' "
             "numbers of wins, which a ranking with enough noise explains: whether cycles are real cannot be told. "
             "Judge the pairs again, or in both orders."

@@ -1,6 +1,6 @@
 """How many cycles it would take for these votes to tell: power of the test in [`gpm_hf.ratings.null`]."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -86,8 +86,6 @@ def _threshold(
     simulations: int,
 ) -> float:
     """What 5% of rankings exceed that are fitted to votes with cycles."""
-    from dataclasses import replace
-
     found = []
     for number in range(min(_REFITS, len(wins))):
         refit: NoisyRanking = fit_noisy_ranking(
