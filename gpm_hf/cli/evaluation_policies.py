@@ -13,6 +13,7 @@ from gpm_hf.files import refuse_existing, report_text, written_whole
 if TYPE_CHECKING:
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers
     from gpm_hf.evaluation.reports.win_rates import WinRates
+    from gpm_hf.ratings.report import RatingsReport
 
 
 def add_kinds(kinds: Any) -> None:
@@ -33,6 +34,13 @@ def add_kinds(kinds: Any) -> None:
         help="the answers of the policy NAME are those of the weights in FOLDER: its win rate against the baseline "
         "goes to FOLDER/results, where its card picks it up",
     )
+    win_rates.add_argument(
+        "--ratings",
+        action="store_true",
+        help="also rate the policies by Bradley-Terry, by a reward with a block and by blocks alone, and say which of "
+        "these the judgements support and whether cycles are more than noise",
+    )
+    win_rates.add_argument("--picture", help="a PNG file: the axis of the ranking, and the plane of what it leaves")
     alpaca = _judged(
         kinds,
         "alpaca",
@@ -113,7 +121,7 @@ def _judged(kinds: Any, name: str, text: str, run: Any) -> argparse.ArgumentPars
 
 def _outputs(options: argparse.Namespace) -> list[Any]:
     names = [Path(given.partition("=")[2], "results", "win_rates.json") for given in vars(options).get("card", [])]
-    return [options.output, *names]
+    return [options.output, vars(options).get("picture"), *names]
 
 
 def _win_rates(options: argparse.Namespace) -> None:
@@ -123,6 +131,9 @@ def _win_rates(options: argparse.Namespace) -> None:
     cards = _card_folders(options, [policy.name for policy in policies])
     result = _measure(options, policies)
     answer = result.to_dict(options.baseline)
+    ratings = _rated(options, result)
+    if ratings is not None:
+        answer["ratings"] = ratings.to_dict()
     if options.format == "json":
         print(report_text(answer))
     else:
@@ -132,6 +143,8 @@ def _win_rates(options: argparse.Namespace) -> None:
             "Neumann winner is of the mean over prompts of P - 1/2: the mixture of policies, one drawn for each "
             f"prompt, that no policy beats. {empty_line(result)}".rstrip()
         )
+        if ratings is not None:
+            _print_ratings(result, ratings)
     if options.output:
         with written_whole(options.output) as file:
             file.write(report_text({"evaluation": "win-rates", "data": _data_name(result), **answer}, indent=1))
@@ -141,6 +154,27 @@ def _win_rates(options: argparse.Namespace) -> None:
         from gpm_hf.hub.results import save_result
 
         save_result(folder / "results" / "win_rates.json", folder, "win-rates", data, numbers)
+
+
+def _rated(options: argparse.Namespace, result: "WinRates") -> "RatingsReport | None":
+    if not (options.ratings or options.picture):
+        return None
+    from gpm_hf.evaluation.reports.policy_ratings import rate_policies
+
+    report = rate_policies(result)
+    if options.picture:
+        from gpm_hf.evaluation.plots.rating_plots import plot_ratings
+
+        plot_ratings(options.picture, report, f"{len(result.policies)} policies, judged by {result.scorer}")
+    return report
+
+
+def _print_ratings(result: "WinRates", report: "RatingsReport") -> None:
+    from gpm_hf.evaluation.reports.policy_ratings import policy_rating_table
+    from gpm_hf.ratings.report import model_table, sentences
+
+    tables = [policy_rating_table(result, report), *map(model_table, report.comparisons.values())]
+    print("", *tables, "\n".join(sentences(report)), sep="\n\n")
 
 
 def _intervals_line(result: "WinRates") -> str:

@@ -43,21 +43,21 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--simulations", type=int, default=400, help="rankings drawn for the test of cycles")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="print so many items, the best")
+    parser.add_argument("--picture", help="a PNG file: the axis of the ranking, and the plane of what it leaves")
     parser.add_argument("--output", help="a JSON file for all numbers")
     parser.add_argument("--format", choices=["text", "json"], default="text")
-    writes(parser, lambda options: [options.output], evaluation="ratings")
+    writes(parser, lambda options: [options.output, options.picture], evaluation="ratings")
     parser.set_defaults(run=_ratings)
 
 
 def _ratings(options: argparse.Namespace) -> None:
-    from gpm_hf.data.raw_rows import read_sure_rows
     from gpm_hf.ratings.report import model_table, rate, rating_table, sentences
-    from gpm_hf.ratings.vote_rows import read_votes
+    from gpm_hf.ratings.vote_rows import read_votes, vote_rows
 
     for name, least in (("blocks", 1), ("simulations", 20)):
         if vars(options)[name] < least:
             raise ValueError(f"--{name} {vars(options)[name]}: at least {least} is needed.")
-    votes = read_votes(read_sure_rows(options.votes, options.split, options.config), options.judge)
+    votes = read_votes(vote_rows(options.votes, options.split, options.config), options.judge)
     if options.within_prompts and votes.group.max() == 0:
         votes = votes.within_prompts()
     report = rate(votes, options.blocks, options.ties, options.quick, options.simulations, options.seed)
@@ -71,6 +71,10 @@ def _ratings(options: argparse.Namespace) -> None:
             print(f"{model_table(comparison)}\n")
         print(f"{votes.total:g} votes on {len(votes.by_pair().a)} pairs of {len(votes.items)} items.")
         print("\n".join(sentences(report)))
+    if options.picture:
+        from gpm_hf.evaluation.plots.rating_plots import plot_ratings
+
+        plot_ratings(options.picture, report, f"{len(votes.items)} items by {votes.total:g} votes")
     if options.output:
         with written_whole(options.output) as file:
             json.dump({"evaluation": "ratings", **answer}, file, indent=1)

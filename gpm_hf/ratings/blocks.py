@@ -84,7 +84,7 @@ def fit_blocks(
         problem.start(first),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "maxcor": 20, "ftol": 1e-10, "gtol": 1e-7},
+        options={"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "maxcor": 20, "ftol": 1e-9, "gtol": 1e-6},
     )
     rating, vectors, log_tie = problem.parts(found.x)
     scores = problem.scores(rating, vectors)

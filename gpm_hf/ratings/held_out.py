@@ -12,9 +12,9 @@ from .votes import Votes, summed
 MODELS = ("bradley_terry", "hybrid", "blocks")
 # From the strongest: the search ends once a weaker one has predicted worse.
 _RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
-_BLOCK_RIDGES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+_BLOCK_RIDGES = (100.0, 25.0, 6.0, 1.5, 0.4, 0.1)
 # Ridges are chosen on so many folds; on one where pairs or prompts are more than a few.
-_INNER, _FEW = 4, 3000
+_INNER, _FEW = 3, 3000
 _RESAMPLES, _FLOOR_DRAWS = 1000, 50
 # Nats per vote: what blocks that came out as nothing gain by rounding is less.
 _LEAST_GAIN = 1e-5

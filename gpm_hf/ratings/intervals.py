@@ -4,10 +4,7 @@ import numpy as np
 
 from .bradley_terry import BradleyTerryFit, Layout, halved
 from .outcomes import outcome_probabilities
-from .votes import Votes
-
-# Fewer prompts say too little about the spread between them.
-MIN_PROMPTS = 5
+from .votes import MIN_PROMPTS, Votes
 
 
 def rating_intervals(

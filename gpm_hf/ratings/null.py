@@ -11,7 +11,7 @@ import numpy as np
 from .cycle_evidence import CycleCount, Tournament, pair_evidence
 from .noise import NoisyRanking, fit_noisy_ranking
 from .outcomes import outcome_probabilities
-from .votes import Votes
+from .votes import MIN_PROMPTS, Votes, effective_votes
 
 # Numbers held at once, in each array of a simulation.
 _AT_ONCE = 1 << 21
@@ -114,15 +114,15 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
     between votes on one pair, by repeats or by order.
 
     Args:
-        votes: whole votes, of one group of items or of many (`Votes.within_prompts`).
+        votes: of one group of items or of many (`Votes.within_prompts`); probabilities with their prompts.
         simulations: votes drawn under each null hypothesis.
         seed: the result is a function of the arguments.
 
     Raises:
-        UntestableVotes: probabilities in place of votes, no three items that were all compared with each other, or no
-            pair with two votes.
+        UntestableVotes: probabilities that do not show their noise, no three items that were all compared with
+            each other, or no pair with two votes.
     """
-    check_testable(votes)
+    votes = testable(votes)
     ranking = fit_noisy_ranking(votes)
     rng = np.random.default_rng(seed)
     measure = Measure(ranking)
@@ -151,18 +151,28 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
     )
 
 
-def check_testable(votes: Votes) -> None:
-    """Raises [`UntestableVotes`] for votes whose noise cannot be told."""
+def testable(votes: Votes) -> Votes:
+    """
+    Votes whose noise can be told: whole ones as they are, probabilities by how they differ between prompts
+    ([`gpm_hf.ratings.votes.effective_votes`]).
+
+    Raises:
+        UntestableVotes: others.
+    """
     if not votes.are_whole:
-        raise UntestableVotes(
-            "The votes are probabilities, which do not show their noise: give whole votes (1, 0, 1/2), or repeats."
-        )
+        if votes.prompts < MIN_PROMPTS or (votes.prompt < 0).any() or votes.group.any():
+            raise UntestableVotes(
+                "The votes are probabilities, whose noise shows only between prompts, and those of "
+                f"{MIN_PROMPTS} prompts at least are needed: name the prompts, or give whole votes (1, 0, 1/2)."
+            )
+        votes = effective_votes(votes)
     if not (votes.by_pair().size >= 2).any():
         raise UntestableVotes(
             "Each pair was judged once. In a full round of single votes the number of cycles follows from the items' "
             "numbers of wins, which a ranking with enough noise explains: whether cycles are real cannot be told. "
             "Judge the pairs again, or in both orders."
         )
+    return votes
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .noise import NoisyRanking, fit_noisy_ranking
-from .null import Measure, draw_votes
+from .null import Measure, draw_votes, testable
 from .votes import Votes
 
 # Log-odds of a planted block: `strength * sin(angle_i - angle_j)`.
@@ -50,7 +50,7 @@ def cycle_power(votes: Votes, simulations: int = 200, seed: int = 0) -> Power:
         seed: the result is a function of the arguments.
     """
     rng = np.random.default_rng(seed)
-    ranking = fit_noisy_ranking(votes)
+    ranking = fit_noisy_ranking(testable(votes))
     measure = Measure(ranking)
     shares, power = [0.0], [_LEVEL]
     for strength in _STRENGTHS:

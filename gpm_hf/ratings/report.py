@@ -110,7 +110,7 @@ def rate(
     """
     grouped = len(np.unique(votes.group)) > 1
     comparisons: dict[str, Comparison] = {}
-    if not quick and not grouped and len(votes.items) >= 2 * (blocks + 1):
+    if not quick and not grouped and len(votes.items) >= max(3, 2 * blocks):
         for unit, count in (("pairs", len(votes.by_pair().a)), ("prompts", votes.prompts)):
             if count >= 2 * _FOLDS:
                 comparisons[unit] = compare_models(votes, blocks, ties, unit, _FOLDS, seed)

@@ -2,9 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from gpm_hf.data.files import file_rows, form_of
 
 from .votes import Votes, count_votes
 
@@ -14,6 +17,20 @@ FORMS = """\
 `a` and `b` with `p_a`, or with `wins`, `losses` and `ties`; `prompt`, `responses` (with `model`) and `judgments`;
 `prompt`, `chosen` and `rejected` (responses of one prompt compete)"""
 _TIES = ("tie", "tie (bothbad)", "bothbad", "both_bad", "tie (both bad)", "draw")
+
+
+def vote_rows(
+    source: str, split: str | None = None, config: str | None = None
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """
+    Rows of a file or of a data set of the Hub with the names of their places, see
+    [`gpm_hf.data.raw_rows.read_sure_rows`]; files of text take no library to be read.
+    """
+    if config is None and split in (None, "train") and Path(source).is_file() and form_of(source) != "parquet":
+        return ((f"{source}, {found.place}", found.checked(source)) for found in file_rows(source))
+    from gpm_hf.data.raw_rows import read_sure_rows
+
+    return read_sure_rows(source, split, config)
 
 
 @dataclass
@@ -41,7 +58,7 @@ def read_votes(rows: Iterable[tuple[str, Mapping[str, Any]]], judge: str | None 
     response is an item of its prompt.
 
     Args:
-        rows: where each row stands, for messages, and the row, see [`gpm_hf.data.raw_rows.read_sure_rows`].
+        rows: where each row stands, for messages, and the row, see [`vote_rows`].
         judge: whose judgements, where rows hold several judges'.
 
     Raises:

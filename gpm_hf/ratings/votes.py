@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+# Fewer prompts say too little about the spread between them.
+MIN_PROMPTS = 5
 # Sums by key: a table of all keys up to this many, sorting beyond.
 _MOST_KEYS = 1 << 24
 
@@ -98,6 +100,49 @@ class Votes:
         ]
         group = np.unique(prompt, return_inverse=True)[1]
         return replace(self, items=names, a=place[: len(self.a)], b=place[len(self.a) :], group=group)
+
+
+def effective_votes(votes: Votes) -> Votes:
+    """
+    Whole votes that say as much as probabilities do: of each pair as many as have its mean and, if cast independently,
+    the standard error of its mean over prompts. Errors that pairs share through a prompt count as if they were each
+    pair's own, which makes the noise of cycles larger than it is.
+
+    Args:
+        votes: with prompts.
+
+    Returns:
+        A cell for each pair that has two prompts at least: a vote for each prompt where the probabilities are 0 or 1,
+        and more, up to a hundred for each prompt, where they hardly differ.
+    """
+    turned = votes.a > votes.b
+    share = (votes.wins + votes.ties / 2) / votes.size
+    share = np.where(turned, 1 - share, share)
+    # One value for each pair and prompt, whatever the order was and however many votes there were.
+    key, prompts = votes.pair_key, int(votes.prompt.max()) + 1
+    both, (weight, total) = summed(
+        key * prompts + votes.prompt, len(votes.items) ** 2 * prompts, votes.size, share * votes.size
+    )
+    value = total / weight
+    keys, (count, sums, squares) = summed(both // prompts, len(votes.items) ** 2, np.ones_like(value), value, value**2)
+    mean = sums / count
+    variance = np.maximum(squares / count - mean**2, 0) / np.maximum(count - 1, 1)
+    most = 100.0 * count
+    size = np.minimum(mean * (1 - mean) / np.maximum(variance, 1e-300), most)
+    size = np.where((mean == 0) | (mean == 1), count, size)
+    kept = (count >= 2) & (size >= 1)
+    wins = np.rint(mean * size)[kept]
+    cells = len(wins)
+    return replace(
+        votes,
+        a=keys[kept] // len(votes.items),
+        b=keys[kept] % len(votes.items),
+        wins=wins,
+        ties=np.zeros(cells),
+        losses=np.rint(size[kept]) - np.minimum(wins, np.rint(size[kept])),
+        ordered=np.zeros(cells, bool),
+        prompt=np.full(cells, -1),
+    )
 
 
 def count_votes(

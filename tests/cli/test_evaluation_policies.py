@@ -57,6 +57,21 @@ def test_win_rates_by_hand(capsys, use, files, tmp_path):
     assert "No intervals: at least 5 prompts are needed." in out
 
 
+def test_policies_are_rated(capsys, use, tmp_path):
+    use(by_length())
+    lengths = {"long": 9, "middle": 6, "short": 3}
+    for name, length in lengths.items():
+        rows = [{"prompt": f"{n}?", "response": "x" * (length + n % 2)} for n in range(12)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = [f"{name}={tmp_path / name}.jsonl" for name in lengths]
+    arguments = ["eval", "win-rates", "--scorer", "gpm:x", *files, "--picture", tmp_path / "ratings.png"]
+    code, out, _ = ask(capsys, *arguments)
+    assert code == 0 and "| policy | characters | rating (log-odds) | 95% interval |" in out
+    table = out[out.index("rating (log-odds)") :]
+    assert table.index("| long |") < table.index("| middle |") < table.index("| short |")
+    assert "Held-out prompts speak for" in out and (tmp_path / "ratings.png").stat().st_size > 1000
+
+
 def test_an_empty_answer_does_not_stop_the_win_rates(capsys, use, files):
     use(by_length())
     path = Path(files[1].partition("=")[2])
