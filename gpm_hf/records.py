@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from gpm_hf.files import json_text
 from gpm_hf.locks import appending
 
 
@@ -64,7 +65,7 @@ class Records:
         with appending(self.path):
             self.refresh()
             new = [record for record in records if self._key_of(record) not in self._places]
-            data = b"".join(json.dumps(record).encode() + b"\n" for record in new)
+            data = b"".join(json_text(record).encode() + b"\n" for record in new)
             with open(self.path, "ab", buffering=0) as file:
                 file.truncate(self._end)
                 try:

@@ -1,13 +1,12 @@
 """`gpm-hf build-cyclic` and `gpm-hf generate-cyclic`."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from gpm_hf.cli.outputs import writes
-from gpm_hf.files import written_whole
+from gpm_hf.files import json_text, written_whole
 
 
 def add_commands(commands: Any) -> None:
@@ -98,7 +97,7 @@ def _build_from_judgments(options: argparse.Namespace) -> None:
     cycles, report = cycles_from_judgments(_source(options), judge=options.judge)
     with written_whole(options.output) as file:
         for cycle in cycles:
-            file.write(json.dumps(cycle, ensure_ascii=False) + "\n")
+            file.write(json_text(cycle) + "\n")
     print(f"{report}\n{len(cycles)} rings written to {options.output}.")
 
 
@@ -117,7 +116,7 @@ def _generate(options: argparse.Namespace) -> None:
     pairs = ring_pairs(rows, label_noise=options.label_noise, seed=options.seed)
     with written_whole(options.output) as file:
         for pair in pairs:
-            file.write(json.dumps(pair, ensure_ascii=False) + "\n")
+            file.write(json_text(pair) + "\n")
     print(f"{len(pairs)} pairs over {len(rows)} prompts written to {options.output}.")
 
 

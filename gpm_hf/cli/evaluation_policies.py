@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpm_hf.cli.evaluation_scorers import load_scorers, store_of
 from gpm_hf.cli.outputs import writes
-from gpm_hf.files import refuse_existing, report_text, written_whole
+from gpm_hf.files import json_text, refuse_existing, report_text, written_whole
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers
@@ -323,7 +323,7 @@ def _mt_bench(options: argparse.Namespace) -> None:
         path = Path(options.output) / f"{options.model_id}.prompts.jsonl"
         with written_whole(path) as file:
             for row in left:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_text(row) + "\n")
         print(
             f"{len(left)} of {len(questions)} questions have turns left to answer; the next prompts are in {path}. "
             "Answer them, and give those answers too."

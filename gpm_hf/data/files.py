@@ -9,6 +9,7 @@ import codecs
 import csv
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -206,6 +207,10 @@ def _checked(value: Any, text: str) -> dict[str, Any]:
     """The value, if it is a row that can be written again and given to a tokenizer; `text` is its JSON."""
     if not isinstance(value, dict):
         raise _malformed("not a JSON object")
+    return _usable(value, text)
+
+
+def _usable(value: Any, text: str) -> Any:
     if text.count("[") + text.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
         raise _malformed(_TOO_DEEP)
     if _SURROGATE.search(text) or _HUGE.search(text):
@@ -301,7 +306,9 @@ def _cell(name: str, text: str) -> Any:
     """A cell by the meaning of its column; an empty cell of a column that is not text is a missing value."""
     if name in _LIST_COLUMNS:
         try:
-            return json.loads(text, parse_constant=_refuse_constant) if text.strip() else None
+            return _usable(json.loads(text, parse_constant=_refuse_constant), text) if text.strip() else None
+        except MalformedRow as reason:
+            raise _malformed(f"not readable: the JSON in `{name}` is {reason}") from reason
         except (ValueError, RecursionError) as error:
             raise _malformed(f"not readable: `{name}` stands in a cell as JSON", error) from error
     if name not in _NUMBER_COLUMNS | _INTEGER_COLUMNS | _TRUTH_COLUMNS:
@@ -314,7 +321,10 @@ def _cell(name: str, text: str) -> Any:
         return text.strip().lower() == "true"
     if name == "preference_probability" and text.strip().lower() in ("true", "false"):
         return float(text.strip().lower() == "true")
-    form, kind = (_INTEGER, int) if name in _INTEGER_COLUMNS else (_NUMBER, float)
+    form = _INTEGER if name in _INTEGER_COLUMNS else _NUMBER
     if not form.fullmatch(text.strip()):
         raise _malformed(f"not readable: `{name}` holds numbers, or nothing")
-    return kind(text)
+    number = float(text)
+    if not math.isfinite(number):
+        raise _malformed(f"not readable: `{name}` holds a number beyond what a computer's can be")
+    return int(text) if name in _INTEGER_COLUMNS else number

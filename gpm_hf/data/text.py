@@ -19,7 +19,7 @@ def text_problem(value: Any) -> str:
     'has a message whose content is the number 7, where text belongs'
     """
     if isinstance(value, str):
-        return ""
+        return "" if _is_whole(value) else "holds half of a character (a lone surrogate)"
     if value is None:
         return "is missing (null)"
     if not isinstance(value, (list, tuple, Mapping)):
@@ -31,9 +31,22 @@ def text_problem(value: Any) -> str:
             for text in texts:
                 if text is not None and not isinstance(text, str):
                     return f"has a message whose content is {_described(text)}, where text belongs"
+                if text is not None and not _is_whole(text):
+                    return "has a message whose content holds half of a character (a lone surrogate)"
         elif found := text_problem(item):
             return f"has an element that {found}"
     return ""
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text can be encoded: bytes of another encoding on the command line become halves of characters."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parts(content: Any) -> list:

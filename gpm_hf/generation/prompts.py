@@ -3,6 +3,7 @@
 from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, read_rows
+from gpm_hf.data.text import text_problem
 from gpm_hf.modeling import read_group
 from gpm_hf.modeling.messages_gpm import as_messages
 from gpm_hf.modeling.template_gpm import ChatTemplate
@@ -29,7 +30,9 @@ def read_prompts(source: str, split: str | None = None, config: str | None = Non
         if isinstance(row, MalformedRow):
             raise ValueError(f"{source}, {name} is {row}.")
         prompt = row.get("prompt", row.get("instruction"))
-        if not prompt or not isinstance(prompt, (str, list, dict)):
+        if prompt is not None and (problem := text_problem(prompt)):
+            raise ValueError(f"{source}, {name}: `prompt` {problem}.")
+        if not prompt:
             raise ValueError(
                 f"{source}, {name} has no prompt to answer: it has the columns {sorted(row)}, and needs `prompt`, a "
                 "string or chat messages (or `instruction`)."

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, read_rows
 from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, beginning, collect_answers
-from gpm_hf.files import written_whole
+from gpm_hf.files import json_text, written_whole
 from gpm_hf.modeling import is_empty
 
 
@@ -212,4 +212,4 @@ def write_fastchat(
                 "choices": [{"index": 0, "turns": turns}],
                 "tstamp": time.time(),
             }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_text(row) + "\n")
