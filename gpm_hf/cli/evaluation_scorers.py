@@ -13,6 +13,8 @@ from gpm_hf.files import report_text, written_whole
 if TYPE_CHECKING:
     from gpm_hf.scoring import Scorer
 
+# Their first digits are enough to tell commits and digests apart.
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 _NO_MODEL = ("function", "random", "constant")
 _PAIRS = (
     "files (.jsonl, .json, .csv, .tsv, also with .gz, .parquet) or data sets of the Hub: `prompt`, `chosen`, "
@@ -107,7 +109,7 @@ def load_scorers(options: argparse.Namespace) -> list["Scorer"]:
 
 def _options_of(spec: str, options: argparse.Namespace) -> dict[str, Any]:
     if _model_of(spec) is None:
-        return {}
+        return {"name": _name_of(spec, options)} if spec.startswith("function:") and options.store else {}
     given = {name: vars(options)[name] for name in ("device", "dtype", "revision") if vars(options)[name]}
     if options.trust_remote_code:
         given["trust_remote_code"] = True
@@ -133,6 +135,12 @@ def _name_of(spec: str, options: argparse.Namespace) -> str:
             f"--store ties scores to a folder's .safetensors files, and {folder} has none: save the model as "
             "safetensors, or leave --store out."
         )
+    elif options.store:
+        from gpm_hf.identity import scorer_identity
+
+        # Of a model on the Hub its commit, of a function a digest of its module.
+        _, _, version = scorer_identity(spec, revision=options.revision).partition("@")
+        details += [_DIGEST.sub(r"\1", version)] if version else []
     return f"{spec} ({', '.join(details)})" if details else spec
 
 

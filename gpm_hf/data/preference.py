@@ -1,18 +1,12 @@
 """Preference rows in TRL's formats, turned into token ids by the model's own encoding."""
 
-import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import tokenizers
-import transformers
 from transformers import PreTrainedTokenizerBase
 
 from gpm_hf.data.judged_groups import is_grouped
 from gpm_hf.modeling import TEMPLATE_DATE, EncodedGroup, encode_group, read_group
-from gpm_hf.modeling.template_gpm import ChatTemplate
 
 TEXT_COLUMNS = ("chosen", "rejected")
 TOKEN_COLUMNS = ("chosen_ids", "rejected_ids")
@@ -130,14 +124,6 @@ def encode_responses(
     """
     prompt, responses = _split(prompt, responses, needs_prompt)
     return encode_group(tokenizer, prompt, responses, prompt_format, template_date)
-
-
-def encoding_version() -> str:
-    """A digest of what decides, beside the tokenizer, which ids a text becomes: our code, the libraries' versions."""
-    digest = hashlib.sha256(f"{transformers.__version__} {tokenizers.__version__}".encode())
-    for function in (encode_preference, encode_group, read_group, ChatTemplate):
-        digest.update(Path(inspect.getfile(function)).read_bytes())
-    return digest.hexdigest()
 
 
 def split_preference(row: Mapping[str, Any], needs_prompt: bool = True) -> tuple[Any, Any, Any]:

@@ -1,6 +1,7 @@
 """Preference rows made ready for training, each checked first: what is wrong with one is said with its number."""
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, encode_preference, encoding_version
+from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, encode_preference
+from gpm_hf.identity import text_versions
 
 # Whether chosen and rejected response are the same tokens, so that there is nothing to prefer.
 IDENTICAL = "identical"
@@ -62,7 +64,7 @@ def prepare_row(
 
 def preparation_version() -> str:
     """A digest of what decides, beside the arguments of [`prepare_row`], what a row becomes."""
-    return hashlib.sha256(Path(__file__).read_bytes() + encoding_version().encode()).hexdigest()
+    return hashlib.sha256(Path(__file__).read_bytes() + json.dumps(text_versions()).encode()).hexdigest()
 
 
 def read_label(value: Any, name: str) -> float:

@@ -7,7 +7,7 @@ token ids came of it). Two that are equal give the same result; what changed bet
 """
 
 from gpm_hf.identity.contents import file_digest, in_background, weights_digest
-from gpm_hf.identity.data import data_identity
+from gpm_hf.identity.data import data_identity, tied_to_versions
 from gpm_hf.identity.models import model_digest, model_identity, scorer_identity
 from gpm_hf.identity.software import text_versions, versions
 
@@ -19,6 +19,7 @@ __all__ = [
     "model_identity",
     "scorer_identity",
     "text_versions",
+    "tied_to_versions",
     "versions",
     "weights_digest",
 ]

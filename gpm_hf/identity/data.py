@@ -1,8 +1,10 @@
 """Data by what they hold."""
 
 from pathlib import Path
+from typing import Any
 
 from gpm_hf.identity.contents import file_digest, files_digest
+from gpm_hf.identity.software import versions
 
 
 def data_identity(name: str | Path, config: str | None = None) -> str:
@@ -26,6 +28,20 @@ def data_identity(name: str | Path, config: str | None = None) -> str:
     from datasets import load_dataset_builder
 
     return f"{name}@{load_dataset_builder(str(name), config or None).hash}"
+
+
+def tied_to_versions(dataset: Any) -> Any:
+    """
+    The same rows (`Dataset` or `IterableDataset`). What `datasets` keeps of work on them is from now on found again by
+    runs with the same [`versions`] alone: it knows a function of a module by its name, whatever that does today.
+    """
+    from datasets import Dataset
+    from datasets.fingerprint import Hasher
+
+    if not isinstance(dataset, Dataset):
+        return dataset  # a stream, of which nothing is kept
+    fingerprint = Hasher.hash([dataset._fingerprint, versions()])
+    return dataset.select(range(len(dataset)), new_fingerprint=fingerprint)
 
 
 def _is_hidden(path: Path) -> bool:

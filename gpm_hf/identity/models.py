@@ -1,9 +1,11 @@
 """Models by all that their scores depend on: weights, settings, tokenizer, code; of an adapter also its base."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ _BESIDE = (
 _FOLDERS = ("additional_chat_templates",)
 _SNAPSHOT = re.compile(r"/snapshots/([^/]+)/")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
-_NO_MODEL = ("function", "random", "constant")
+_NO_MODEL = ("random", "constant")
 
 
 def model_identity(name: str | Path, **options: Any) -> str:
@@ -113,11 +115,28 @@ def model_digest(folder: str | Path, **options: Any) -> str:
 
 
 def scorer_identity(spec: str, **options: Any) -> str:
-    """The same of a scorer's description, `KIND:NAME` or `NAME`, see [`~gpm_hf.scoring.load_scorer`]."""
+    """
+    The same of a scorer's description, `KIND:NAME` or `NAME`, see [`~gpm_hf.scoring.load_scorer`]. A function counts
+    by the content of its module's file.
+    """
     kind, colon, name = spec.partition(":")
+    if kind == "function":
+        file = _module_file(name.rpartition(".")[0])
+        return spec if file is None else f"{spec}@sha256:{file_digest(file)}"
     if kind in _NO_MODEL or (colon and not name):
         return spec  # has no model; or describes no scorer, which loading it says
     return f"{kind}:{model_identity(name, **options)}" if colon else model_identity(spec, **options)
+
+
+def _module_file(module: str) -> str | None:
+    """Where a module lies that can be imported from the working folder; `None` where importing it will say more."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return found.origin if found is not None and found.has_location else None
 
 
 def _base_identity(adapter_config: str | Path, options: dict[str, Any]) -> str:

@@ -23,9 +23,14 @@ def text_versions() -> dict[str, str]:
     return {**_numbers(_TEXT_LIBRARIES), "gpm_hf encoding": _source_digest(_TEXT_FILES)}
 
 
-def versions() -> dict[str, str]:
-    """What decides, beside models and data, what anything here computes: libraries, and this package by a digest."""
-    return {**_numbers((*_TEXT_LIBRARIES, *_LIBRARIES)), "gpm_hf": _source_digest(None)}
+def versions(*parts: str) -> dict[str, str]:
+    """
+    What decides, beside models and data, what is computed: libraries, and this package by a digest of its source.
+
+    Args:
+        parts: the rooms or files of this package that compute it, such as "scoring"; default: all.
+    """
+    return {**_numbers((*_TEXT_LIBRARIES, *_LIBRARIES)), "gpm_hf": _source_digest(parts)}
 
 
 def _numbers(libraries: tuple[str, ...]) -> dict[str, str]:
@@ -39,10 +44,10 @@ def _numbers(libraries: tuple[str, ...]) -> dict[str, str]:
 
 
 @cache
-def _source_digest(files: tuple[str, ...] | None) -> str:
-    """Of the named files of this package, by default of all."""
-    paths = [_PACKAGE / name for name in files] if files else sorted(_PACKAGE.rglob("*.py"))
+def _source_digest(parts: tuple[str, ...]) -> str:
+    """Of the named files and rooms of this package, by default of all."""
+    named = [_PACKAGE / name for name in parts or ("",)]
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(file for one in named for file in ([one] if one.is_file() else one.rglob("*.py"))):
         digest.update(f"{path.relative_to(_PACKAGE).as_posix()} ".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,9 +1,9 @@
 """
 Hidden states of a frozen backbone, computed once and kept on disk, so that training the heads costs only the heads.
 
-They lie in a folder whose name is a hash of all that they depend on: the backbone's weights and settings and the token
-ids, which in turn hold the tokenizer, the chat template and the texts. A change of any of them is another folder;
-nothing is ever looked up by name or date.
+They lie in a folder whose name is a hash of all that they depend on: the backbone's weights and settings, the versions
+of what computes, and the token ids, which in turn hold the tokenizer, the chat template and the texts. A change of any
+of them is another folder; nothing is ever looked up by name or date.
 
 In the folder are shards, each written whole. The processes of a launcher share them out, a run that was killed goes on
 with those that are not there, and runs that compute the same one at the same time put equal files in the same place.
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 
 from gpm_hf.data.collator import sequences_of
 from gpm_hf.files import written_whole
+from gpm_hf.identity import versions
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
 from gpm_hf.modeling.engine_gpm import long_rope_from
 
@@ -248,6 +249,7 @@ def _fingerprint(keys: list[bytes], model: GPMForPreference) -> str:
         "class": type(backbone).__name__,
         "attention": backbone.config._attn_implementation,
         "shards": (SHARD_TOKENS, LEAST_TOKENS),
+        "versions": versions("modeling", "training/head_states.py"),
     }
     digest.update(repr((settings, sorted(backbone.config.to_dict().items(), key=str))).encode())
     for name, tensor in backbone.state_dict().items():

@@ -10,6 +10,7 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
 
 from gpm_hf.data.columns import check_text_columns
+from gpm_hf.identity import tied_to_versions
 from gpm_hf.scoring.preference_model import load_tokenizer
 from gpm_hf.training.losses import gpo_residuals, per_token, rebel_residuals, squared_residuals
 from gpm_hf.training.new_tokens import check_tokenizer, vocabulary_of_checkpoint
@@ -163,6 +164,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         check_text_columns(dataset, f"The {dataset_name} data set")
+        dataset = tied_to_versions(dataset)
         columns = get_dataset_column_names(dataset)
         sides = sides_of(columns, args.loss_type, dataset_name)
         if sides != PAIR:

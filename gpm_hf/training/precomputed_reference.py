@@ -12,6 +12,7 @@ from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import global_then_local_main_first
 
 from gpm_hf.data.sampled_ids import tokenizer_digest
+from gpm_hf.identity import tied_to_versions
 from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.sampled_rows import check_rendering, check_row_ids, has_sampled_ids
 from gpm_hf.training.saving import OneModelMixin
@@ -35,6 +36,7 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
     _train_rows_over_max_length: int | None = None
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        dataset = tied_to_versions(dataset)
         columns = get_dataset_column_names(dataset)
         sides = tuple(side for side in PAIR if side in columns)
         options: dict[str, Any] = {"with_indices": True}

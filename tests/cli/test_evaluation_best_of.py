@@ -54,7 +54,7 @@ def test_by_hand(capsys, long, bench):
 
 
 def test_stored_scores_are_used_again(capsys, long, bench, tmp_path):
-    arguments = ["eval", "rewardbench2", "long", "--dataset", bench, "--store", tmp_path / "scores"]
+    arguments = ["eval", "rewardbench2", "random", "--dataset", bench, "--store", tmp_path / "scores"]
     ask(capsys, *arguments)
     _, out, _ = ask(capsys, *arguments)
     assert len(long.asked) == 1 and "the scores of 5 rows were stored already" in out

@@ -142,11 +142,11 @@ def test_an_interrupted_run_asks_for_the_rest(capsys, use, bench, tmp_path):
                 raise KeyboardInterrupt
             return super().__call__(prompts, groups)
 
-    arguments = ["eval", "rewardbench", "long", "--dataset", bench, "--store", tmp_path, "--chunk-size", "2"]
-    use(Interrupted(lambda prompt, a, b: len(a) - len(b), name="long"))
+    arguments = ["eval", "rewardbench", "random", "--dataset", bench, "--store", tmp_path, "--chunk-size", "2"]
+    use(Interrupted(lambda prompt, a, b: len(a) - len(b), name="random"))
     with pytest.raises(KeyboardInterrupt):
         ask(capsys, *arguments)
-    rest = by_length()
+    rest = by_length("random")
     use(rest)
     code, out, _ = ask(capsys, *arguments, "--format", "json")
     assert code == 0 and sum(map(len, rest.asked)) == 1

@@ -1,8 +1,10 @@
 """What counts for a model's identity, and what does not."""
 
+import hashlib
 import itertools
 import json
 import os
+import sys
 
 import pytest
 
@@ -153,6 +155,20 @@ def test_a_scorer_is_its_kind_and_its_model(folder):
     assert scorer_identity(f"reward:{folder}") == f"reward:sha256:{model_digest(folder)}"
     assert scorer_identity(str(folder)) == f"sha256:{model_digest(folder)}"
     assert [scorer_identity(spec) for spec in ("random", "random:3", "constant")] == ["random", "random:3", "constant"]
+
+
+def test_a_function_is_known_by_its_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    found = []
+    for text in ("def judge(): return 1", "def judge(): return 2"):
+        (tmp_path / "own_judge.py").write_text(text)
+        found.append(scorer_identity("function:own_judge.judge"))
+    digests = [
+        hashlib.sha256(text.encode()).hexdigest() for text in ("def judge(): return 1", "def judge(): return 2")
+    ]
+    assert found == [f"function:own_judge.judge@sha256:{digest}" for digest in digests]
+    assert scorer_identity("function:no_such_module.f") == "function:no_such_module.f"
 
 
 def test_data_are_known_by_content_and_folders_by_their_files(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from gpm_hf.data.scored_rows import score_in_chunks
+from gpm_hf.identity import versions
 from gpm_hf.records import Records
 from gpm_hf.scoring.scorer import ScoredMatrix, Scorer, ScorerBase, score_with
 
@@ -62,7 +63,8 @@ def score_groups(
     into memory fails at once. Equal groups are scored once.
 
     A scorer's `name` tells its stored scores from others', so it names all that matters: model, revision, template.
-    The date that its chat template writes is stored beside the scores, which are taken for that date alone.
+    The date that its chat template writes is stored beside the scores, which are taken for that date alone, and for
+    the versions of libraries and of this package that computed them.
 
     The scorer never sees which response is the good one: responses are put in the order of their hashes. Else a model
     that prefers whatever it reads first would look perfect on data that names the chosen response first.
@@ -85,7 +87,8 @@ def score_groups(
     if not groups:
         raise ValueError("There is nothing to score.")
     date = scorer.template_date if isinstance(scorer, ScorerBase) else None
-    keyed = [_Keyed.of(group, scorer.name, date) for group in groups]
+    computed_by = json.dumps(versions("modeling", "scoring", "data/preference.py"))
+    keyed = [_Keyed.of(group, scorer.name, date, computed_by) for group in groups]
     stored = None if store is None else Records(store, _key_of_record, "stored score")
     found = {one.key: stored[one.key] for one in keyed if stored is not None and one.key in stored}
     reused = sum(one.key in found for one in keyed)
@@ -122,12 +125,12 @@ class _Keyed(NamedTuple):
     length: int
 
     @classmethod
-    def of(cls, group: ResponseGroup, scorer: str, date: str | None) -> "_Keyed":
+    def of(cls, group: ResponseGroup, scorer: str, date: str | None, computed_by: str) -> "_Keyed":
         texts = [json.dumps(response, sort_keys=True) for response in group.responses]
         prompt = json.dumps(group.prompt, sort_keys=True)
         hashes = [_hash([prompt, text]) for text in texts]
         order = sorted(range(len(texts)), key=hashes.__getitem__)
-        key = _hash([scorer, *([date] if date else []), prompt, *[texts[place] for place in order]])
+        key = _hash([scorer, computed_by, *([date] if date else []), prompt, *[texts[place] for place in order]])
         return cls(group, key, order, len(prompt) + max(map(len, texts)))
 
     def row(self) -> dict[str, Any]:
