@@ -21,7 +21,7 @@ from gpm_hf.locks import only_run
 from gpm_hf.preference import select
 from gpm_hf.recipes.iterate_config import IterateConfig
 from gpm_hf.recipes.iterate_settings import check_settings, check_training_options
-from gpm_hf.recipes.iterate_training import train_policy
+from gpm_hf.recipes.iterate_training import check_training, train_policy
 from gpm_hf.recipes.policies import check_readable, free_memory, load_placed_scorer, load_sampler
 from gpm_hf.scoring import load_tokenizer, whole_models
 from gpm_hf.scoring.streaming import score_stream
@@ -49,7 +49,8 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
     Raises:
         ValueError: another run is writing to this folder, impossible options, too few prompts, a prompt that cannot be
             put to the policy (the message names its row) or that the scorer cannot read, a scorer that cannot be
-            loaded, something in the same folder made with other settings (it names the difference), or samples there
+            loaded, options that the trainer or its optimizer refuses (other classes of errors too, as these raise
+            them), something in the same folder made with other settings (it names the difference), or samples there
             that an earlier version made without their ids. All of these before the first sample.
     """
     check_training_options(config, training)
@@ -60,6 +61,9 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
         check_settings(config, training)
         prompts = _prompts(config, training, output)
         _check_scorer(config, prompts, output)
+        if not (output / "iteration-1" / "scored.jsonl").exists():
+            check_training(config, training, _slice(config, prompts, 1))
+        free_memory()
         policy = config.policy
         for iteration in range(1, config.iterations + 1):
             folder = output / f"iteration-{iteration}"
@@ -121,8 +125,6 @@ def _check_scorer(config: IterateConfig, prompts: list[Any], output: Path) -> No
     with whole_models():
         scorer = load_placed_scorer(config.scorer, config.scoring_batch_size)
         check_readable(scorer, prompts, f"{config.output}/prompts.jsonl")
-    del scorer
-    free_memory()
 
 
 def _check_number_of_prompts(config: IterateConfig, count: int) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 
 from gpm_hf.data.policy_data import all_responses, select_pairs
+from gpm_hf.data.sampled_ids import tokenizer_digest
+from gpm_hf.generation.prompts import encode_prompt
 from gpm_hf.recipes.iterate_config import DPO_METHODS, METHODS, IterateConfig
 from gpm_hf.recipes.policies import is_gguf
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer
@@ -39,25 +42,7 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
     state = PartialState()
     args = iteration_options(config, training, iteration, folder / "training")
     checkpoint = last_whole_checkpoint(args.output_dir, state)
-    dataset = select_rows(written_rows(folder / "scored.jsonl"), config)
-    hub_options = {name: value for name, value in (args.model_init_kwargs or {}).items() if name == "revision"}
-    model, tokenizer = policy, load_tokenizer(policy, **hub_options)
-    if is_gguf(policy):
-        dtype = (args.model_init_kwargs or {}).get("dtype", "float32")
-        model = load_gguf_language_model(policy, dtype=dtype)
-        args.model_init_kwargs = None
-    else:
-        model, _ = load_if_adapter(policy, args, tokenizer)
-        if model is not policy:
-            args.model_init_kwargs = None
-    if config.method in DPO_METHODS:
-        trainer: Any = PrecomputedReferenceDPOTrainer(
-            model, args=args, train_dataset=dataset, processing_class=tokenizer
-        )
-    else:
-        trainer = OfflineGPOTrainer(
-            model, args, dataset, processing_class=tokenizer, preference_name=_name_of(config.scorer)
-        )
+    trainer = _make_trainer(config, args, policy, select_rows(written_rows(folder / "scored.jsonl"), config))
     trainer.train(resume_from_checkpoint=checkpoint)
     aside = folder / ".policy.part"
     if state.is_main_process:
@@ -74,8 +59,72 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
         aside.rename(folder / "policy")
     state.wait_for_everyone()
     trainer.accelerator.free_memory()
-    if state.distributed_type == DistributedType.DEEPSPEED:
-        # Else accelerate refuses the next iteration's trainer: it knows one set of DeepSpeed's options in a process.
+    _forget_deepspeed(trainer)
+
+
+def check_training(config: IterateConfig, training: OfflineGPOConfig, prompts: list[Any]) -> None:
+    """
+    Makes the first iteration's trainer on made-up answers, with its batches, optimizer and scheduler, and drops it:
+    what is wrong in the options of the training shows before anything is sampled for it.
+
+    Args:
+        config, training: see [`~gpm_hf.recipes.iterate.run_iterate`].
+        prompts: of the first iteration.
+
+    Raises:
+        Exception: whatever the trainer says of its options; `ValueError` also where the iteration can never have as
+            many rows as a batch takes, or where no prompt fits into `max_length`.
+    """
+    if training.gradient_accumulation_steps < 1:
+        raise ValueError(f"gradient_accumulation_steps={training.gradient_accumulation_steps}: at least 1 is needed.")
+    hub_options = {name: value for name, value in (training.model_init_kwargs or {}).items() if name == "revision"}
+    tokenizer = load_tokenizer(config.policy, **hub_options)
+    with tempfile.TemporaryDirectory() as folder:
+        args = iteration_options(config, training, 1, Path(folder))
+        # As many as a batch takes, and no more than there will be.
+        count = min(len(prompts), max(1, args.train_batch_size * args.world_size))
+        groups = [_made_up_group(config, tokenizer, prompts)] * count
+        trainer = _make_trainer(config, args, config.policy, select_rows(groups, config))
+        trainer.get_train_dataloader()
+        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+    _forget_deepspeed(trainer)
+
+
+def _made_up_group(config: IterateConfig, tokenizer: Any, prompts: list[Any]) -> dict[str, Any]:
+    """A scored row with answers of one token to the shortest prompt."""
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    shortest = min(range(len(prompts)), key=lambda number: len(encoded[number]))
+    places = range(config.num_generations)
+    return {
+        "prompt": prompts[shortest],
+        "responses": [str(place) for place in places],
+        "scores": [[float(other - place) for other in places] for place in places],
+        "prompt_ids": encoded[shortest],
+        "response_ids": [[tokenizer.eos_token_id]] * len(places),
+        "policy_log_probs": [0.0] * len(places),
+        "tokenizer_digest": tokenizer_digest(tokenizer),
+    }
+
+
+def _make_trainer(config: IterateConfig, args: OfflineGPOConfig, policy: str, dataset: Dataset) -> Any:
+    hub_options = {name: value for name, value in (args.model_init_kwargs or {}).items() if name == "revision"}
+    model, tokenizer = policy, load_tokenizer(policy, **hub_options)
+    if is_gguf(policy):
+        dtype = (args.model_init_kwargs or {}).get("dtype", "float32")
+        model = load_gguf_language_model(policy, dtype=dtype)
+        args.model_init_kwargs = None
+    else:
+        model, _ = load_if_adapter(policy, args, tokenizer)
+        if model is not policy:
+            args.model_init_kwargs = None
+    if config.method in DPO_METHODS:
+        return PrecomputedReferenceDPOTrainer(model, args=args, train_dataset=dataset, processing_class=tokenizer)
+    return OfflineGPOTrainer(model, args, dataset, processing_class=tokenizer, preference_name=_name_of(config.scorer))
+
+
+def _forget_deepspeed(trainer: Any) -> None:
+    """Makes room for the next trainer: accelerate knows one set of DeepSpeed's options in a process."""
+    if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
         AcceleratorState._reset_state()
 
 

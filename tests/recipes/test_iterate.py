@@ -1,6 +1,7 @@
 """Iterative alignment: its data by hand, whose weights and reference an iteration has, what is skipped and refused."""
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -43,8 +44,8 @@ def world(tmp_path_factory):
 def options_of(world, output, **options):
     from gpm_hf.training import OfflineGPOConfig
 
-    training = {**TRAINING, **{name: options.pop(name) for name in list(options) if name in ("seed", "max_steps")}}
-    training |= {name: options.pop(name) for name in list(options) if name in ("eval_strategy", "loss_type")}
+    of_job = {field.name for field in fields(IterateConfig)}
+    training = {**TRAINING, **{name: options.pop(name) for name in list(options) if name not in of_job}}
     config = {
         "policy": str(world / "policy"),
         "scorer": f"gpm:{world / 'gpm'}",
