@@ -87,6 +87,9 @@ def zen(name, split, variant):
             texts = {key: texts["prompt"] + texts[key] for key in ("chosen", "rejected")}
         elif name.endswith("preference"):
             texts.pop("completion")
+            if variant == "dpo":
+                # Log-odds; TRL's own trainer does not read them.
+                texts |= {"chosen_score": 1.0, "rejected_score": -1.0}
         elif name.endswith("prompt_only"):
             texts = {"prompt": texts["prompt"]}
         else:

@@ -8,7 +8,7 @@ SUITE = importlib.import_module(f"suite_{os.environ['PEERS_SUITE']}")
 
 
 def pytest_configure(config):
-    SUITE.prepare(os.environ["PEERS_VARIANT"])
+    SUITE.prepare(os.environ["PEERS_VARIANT"], own=bool(os.environ["PEERS_OWN"]))
 
 
 def pytest_runtest_logreport(report):

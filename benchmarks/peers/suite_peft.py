@@ -2,12 +2,14 @@
 
 import sys
 import types
+from contextlib import nullcontext
+from importlib import import_module
 from importlib.util import find_spec
 
 import local_hub
 
-FILES = ["tests/test_feature_extraction_models.py"]
-VARIANTS = ("gpm",)
+VARIANTS = {"gpm": ["tests/test_feature_extraction_models.py"]}
+COMPARED = False
 MODELS = {
     "peft-internal-testing/tiny-random-BertModel": "llama",
     "peft-internal-testing/tiny-random-RobertaModel": "qwen3",
@@ -16,10 +18,12 @@ MODELS = {
 }
 
 
-def prepare(variant):
+def prepare(variant, own):
     if find_spec("diffusers") is None:
         # Imported by the common tests, and not used in these.
         sys.modules["diffusers"] = types.SimpleNamespace(StableDiffusionPipeline=None)
+    # They go online once for each model, which takes minutes where there is no network.
+    import_module("tests.testing_utils").hub_online_once = nullcontext
     from peft.utils import constants
 
     from gpm_hf import GPMConfig, GPMForPreference

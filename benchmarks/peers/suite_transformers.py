@@ -4,11 +4,11 @@ import sys
 import types
 from pathlib import Path
 
-FILES = [str(Path(__file__).parent / "model_tests.py")]
-VARIANTS = ("gpm", "bradley_terry")
+VARIANTS = dict.fromkeys(("gpm", "bradley_terry"), [str(Path(__file__).parent / "model_tests.py")])
+COMPARED = False
 
 
-def prepare(variant):
+def prepare(variant, own):
     # A source distribution has the common tests but not these two, of exports and of generation.
     for name, mixin in (
         ("exporters.test_export", "ExportTesterMixin"),
