@@ -39,21 +39,16 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
         dataset = tied_to_versions(dataset)
         columns = get_dataset_column_names(dataset)
         sides = tuple(side for side in PAIR if side in columns)
-        options: dict[str, Any] = {"with_indices": True}
-        if isinstance(dataset, Dataset):
-            options["num_proc"] = args.dataset_num_proc
         if has_sampled_ids(columns, sides, dataset_name):
             expected = {"sides": sides, "digest": tokenizer_digest(processing_class)}
-            with global_then_local_main_first():
-                dataset = dataset.map(check_row_ids, fn_kwargs=expected, **options)
+            dataset = _with_rows_checked(dataset, check_row_ids, expected, args.dataset_num_proc)
         else:
             # TRL drops rows whose prompt is too long without a word and cuts the others; here they are counted.
             whole = copy.copy(args)
             whole.max_length = None
             dataset = super()._prepare_dataset(dataset, processing_class, whole, dataset_name)
             by = {"sides": sides, "tokenizer": processing_class}
-            with global_then_local_main_first():
-                dataset = dataset.map(check_rendering, fn_kwargs=by, **options)
+            dataset = _with_rows_checked(dataset, check_rendering, by, args.dataset_num_proc)
         return self._without_long_rows(dataset, sides, args.max_length, dataset_name)
 
     def _without_long_rows(self, dataset, sides, max_length, dataset_name):
@@ -106,3 +101,12 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
             dataset.save_to_disk(folder[0])
         self.accelerator.wait_for_everyone()
         return Dataset.load_from_disk(folder[0])
+
+
+def _with_rows_checked(dataset, check, options, num_proc):
+    """The data set as it is, after a look at each row; at those of a stream when they are read."""
+    if isinstance(dataset, IterableDataset):
+        # What a function returns is added to a row there, so it may not be `None`.
+        return dataset.map(lambda row, number: check(row, number, **options) or {}, with_indices=True)
+    with global_then_local_main_first():
+        return dataset.map(check, with_indices=True, fn_kwargs=options, num_proc=num_proc)

@@ -602,6 +602,30 @@ def test_numbers_as_text_and_rows_grouped_by_length(tmp_path, selection):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_streamed_rows(tmp_path, with_ids, double):
+    """Steps on all rows at once are the same, whatever their order."""
+    from transformers import AutoModelForCausalLM
+
+    from gpm_hf.data.sampled_ids import tokenizer_digest
+
+    path, tokenizer, groups = save_backbone(tmp_path / "policy"), build_tokenizer(), scored_rows(3)
+    for row in groups if with_ids else []:
+        ids = [token_ids(tokenizer, row, text) for text in row["responses"]]
+        row |= {"prompt_ids": ids[0][0], "response_ids": [answer for _, answer in ids]}
+        row["tokenizer_digest"] = tokenizer_digest(tokenizer)
+    data, ends = selected(groups, "mean"), []
+    for rows in (data, data.to_iterable_dataset()):
+        policy = AutoModelForCausalLM.from_pretrained(path, dtype=double)
+        options = {"precompute_ref_log_probs": False, "max_steps": 2, "per_device_train_batch_size": 3}
+        trainer = make_trainer(tmp_path, rows, policy, tokenizer, **options)
+        trainer.train()
+        ends.append(weights_of(trainer))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-8)
+    with pytest.raises(ValueError, match="IterableDataset"):
+        make_trainer(tmp_path, data.to_iterable_dataset(), max_steps=2)
+
+
 def test_no_step(tmp_path):
     data = selected(scored_rows(2), "mean")
     with pytest.raises(ValueError, match=r"has 2 rows, but one batch needs 3 .* so no step would be taken"):
