@@ -100,7 +100,7 @@ def _made_up_group(config: IterateConfig, tokenizer: Any, prompts: list[Any]) ->
         "responses": [str(place) for place in places],
         "scores": [[float(other - place) for other in places] for place in places],
         "prompt_ids": encoded[shortest],
-        "response_ids": [[tokenizer.eos_token_id]] * len(places),
+        "response_ids": [encoded[shortest][-1:]] * len(places),
         "policy_log_probs": [0.0] * len(places),
         "tokenizer_digest": tokenizer_digest(tokenizer),
     }

@@ -71,7 +71,7 @@ def test_each_mistake_is_found_before_the_first_sample(world, clean, sampled, tm
         ),
         ({"prompts": str(tmp_path / "columns.jsonl")}, "row 1 has no prompt"),
         ({"prompts": str(tmp_path / "roles.jsonl")}, "row 1"),
-        ({"prompts": str(tmp_path / "none.jsonl")}, "no data file"),
+        ({"prompts": str(tmp_path / "none.jsonl")}, "data file .*none"),
         ({"prompts_per_iteration": 9}, "need 9 prompts, and there are 8"),
         ({"max_new_tokens": 400, "scorer": "constant"}, r"row 1 has \d+ tokens; with max_new_tokens=400"),
         # Options of the training.
