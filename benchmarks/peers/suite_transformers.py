@@ -4,7 +4,8 @@ import sys
 import types
 from pathlib import Path
 
-VARIANTS = dict.fromkeys(("gpm", "bradley_terry"), [str(Path(__file__).parent / "model_tests.py")])
+TESTS = [str(Path(__file__).parent / "model_tests.py")]
+VARIANTS = {"gpm": TESTS, "bradley_terry": TESTS}
 COMPARED = False
 
 

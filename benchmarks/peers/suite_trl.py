@@ -1,8 +1,8 @@
 """
-TRL's tests of its trainers, with this package's in their places: GPMRewardTrainer for RewardTrainer (as a Bradley-Terry
+TRL's tests of its trainers, with this package's in their places: GPMRewardTrainer for RewardTrainer (as Bradley-Terry
 and as a general preference model), OnlineGPOTrainer for GRPOTrainer, OfflineGPOTrainer for DPOTrainer. Each runs with
-TRL's own trainer first: what fails there too is of the suite (a checkout of another version, models of images), and no
-difference.
+TRL's own trainer first: what fails there too is of the suite (a checkout of another version, models of images), and
+no difference.
 """
 
 import unittest
@@ -107,7 +107,7 @@ def _compute_where_there_is_no_gpu():
 
 
 def _admit_other_versions():
-    """A checkout that is older or newer than the package imports names that this one has not; no test gains by them."""
+    """A checkout of another version imports names that the package has not; no test gains by them."""
     import trl
 
     def no_such_package(name):
