@@ -86,8 +86,9 @@ def packing_pays(shapes: Sequence[Shape], hidden_size: int) -> bool:
 
     What is counted are tokens, padding included (packed rows have none, see `packing_gpm.py`), and the pairs of tokens
     of which one may attend to the other; packed, each response also meets the tokens of the others in its row, which
-    are masked. A token costs as much as 2.5 pairs per hidden dimension, as measured with `benchmarks/reward_step.py`
-    on a small backbone; in large ones attention counts for less.
+    are masked, or has a section of its own, as long as the longest (see `packed_attention_gpm.py`). A token costs as
+    much as 2.5 pairs per hidden dimension, as measured with `benchmarks/reward_step.py` on a small backbone; in large
+    ones attention counts for less.
 
     Args:
         shapes: of the batch's rows.
@@ -100,7 +101,13 @@ def packing_pays(shapes: Sequence[Shape], hidden_size: int) -> bool:
     responses = [sum(shape.lengths) - shape.shared * len(shape.lengths) for shape in shapes]
     tokens = sum(prompts) + sum(responses)
     columns = max(prompts) + max(responses)
-    packed = tokens * pairs_per_token + len(shapes) * (max(prompts) ** 2 / 2 + max(responses) * columns)
+    most = max(len(shape.lengths) for shape in shapes)
+    own = max(max(shape.lengths) - shape.shared for shape in shapes)
+    in_responses = max(responses) * columns
+    in_own_sections = most * own * (max(prompts) + own)
+    if in_own_sections < 0.75 * in_responses:
+        in_responses = in_own_sections
+    packed = tokens * pairs_per_token + len(shapes) * (max(prompts) ** 2 / 2 + in_responses)
     return packed < 0.95 * separate
 
 

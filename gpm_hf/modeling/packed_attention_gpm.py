@@ -5,7 +5,9 @@ Each of the three has a plan, made once for all layers, and a function that foll
 tokens as one sequence, compute what the responses' own sequences would, and leave all other input as it is.
 
 - SDPA sorts the tokens into sections: the prompts attend to themselves, then the responses to their prompt and to
-  themselves. No token is in two sections, so no key or value is copied.
+  themselves. No token is in two sections, so no key or value is copied; but all responses of a row are one section, of
+  which each sees only itself. Where they are many, each has a section of its own instead, with copies of its prompt's
+  keys and values.
 - FlexAttention skips the blocks in which no token sees another.
 - FlashAttention takes sequences of several lengths, of which the queries are the last: a response's queries go with
   copies of its prompt's keys and values.
@@ -70,6 +72,26 @@ class Sections(NamedTuple):
     masks: dict
 
 
+class OwnSections(NamedTuple):
+    """
+    For SDPA: P columns for the prompts, and R columns for each of the B * K responses.
+
+    Attributes:
+        prompt_tokens, response_tokens (`torch.LongTensor` of shapes `(B * P,)`, `(B * K * R,)`): the token in each
+            cell; in cells that are empty any.
+        cells (`torch.LongTensor` of shape `(T,)`): the cell of each token, those of the prompts first.
+        rows, responses (`int`): B and K.
+        masks (`dict`): as of [`Sections`]; what the responses see has shape (B * K, 1, R, P + R).
+    """
+
+    prompt_tokens: torch.Tensor
+    response_tokens: torch.Tensor
+    cells: torch.Tensor
+    rows: int
+    responses: int
+    masks: dict
+
+
 class VaryingLengths(NamedTuple):
     """
     For FlashAttention: the parts as sequences, of which a response's keys begin with its prompt's.
@@ -88,6 +110,54 @@ class VaryingLengths(NamedTuple):
 
 
 def plan_sections(parts, sliding_window):
+    """Whichever sections have a quarter less to multiply, the shared ones otherwise."""
+    lengths = parts.lengths
+    prompt, own = int(lengths[:, 0].max()), int(lengths[:, 1:].max())
+    together = int(lengths[:, 1:].sum(-1).max())
+    if (lengths.shape[1] - 1) * own * (prompt + own) < 0.75 * together * (prompt + together):
+        return plan_own_sections(parts, sliding_window)
+    return plan_shared_sections(parts, sliding_window)
+
+
+def plan_own_sections(parts, sliding_window):
+    device, lengths = parts.part.device, parts.lengths
+    rows, responses = len(lengths), lengths.shape[1] - 1
+    prompt_columns, columns = int(lengths[:, 0].max()), int(lengths[:, 1:].max())
+    starts = (lengths.flatten().cumsum(0) - lengths.flatten())[parts.part]
+    place = torch.arange(len(parts.part), device=device) - starts
+    response = parts.row * responses + parts.part % lengths.shape[1] - 1
+    in_prompt = parts.row * prompt_columns + place
+    in_response = response * columns + place
+    prompt_tokens = torch.zeros(rows * prompt_columns, dtype=torch.long, device=device)
+    response_tokens = torch.zeros(rows * responses * columns, dtype=torch.long, device=device)
+    number = torch.arange(len(parts.part), device=device)
+    prompt_tokens[in_prompt[parts.is_prompt]] = number[parts.is_prompt]
+    response_tokens[in_response[~parts.is_prompt]] = number[~parts.is_prompt]
+    cells = torch.where(parts.is_prompt, in_prompt, rows * prompt_columns + in_response)
+
+    # Cells that are empty see the prompt too: a softmax over nothing is not a number.
+    prompt_place, own_place = (torch.arange(size, device=device) for size in (prompt_columns, columns))
+    prompt_lengths = lengths[:, 0].repeat_interleave(responses)[:, None, None]
+    is_seen = (prompt_place < prompt_lengths).expand(-1, columns, -1)
+    before = (own_place[:, None] >= own_place).expand(rows * responses, -1, -1)
+    masks = {None: (None, torch.cat([is_seen, before], -1)[:, None])}
+    if sliding_window is not None:
+        distance = prompt_lengths + own_place[:, None] - prompt_place
+        near = own_place[:, None] - own_place < sliding_window
+        seen = torch.cat([is_seen & (distance < sliding_window), before & near], -1)
+        masks[sliding_window] = (near_in_prompts(prompt_place, sliding_window), seen[:, None])
+    return OwnSections(prompt_tokens, response_tokens, cells, rows, responses, masks)
+
+
+def near_in_prompts(place, sliding_window):
+    """What a prompt's tokens see within a window, shape (1, 1, P, P); `None` where that is all before them."""
+    if sliding_window >= len(place):
+        return None
+    distance = place[:, None] - place
+    return ((distance >= 0) & (distance < sliding_window))[None, None]
+
+
+def plan_shared_sections(parts, sliding_window):
     device, row = parts.part.device, parts.row
     prompt_lengths, totals = parts.lengths[:, 0], parts.lengths.sum(-1)
     rows, prompt_columns = len(totals), int(prompt_lengths.max())
@@ -109,16 +179,15 @@ def plan_sections(parts, sliding_window):
     seen = (in_prompt[:, None] | in_same_part)[:, prompt_columns:]
     masks = {None: (None, seen[:, None])}
     if sliding_window is not None:
-        prompt_mask = None
-        if sliding_window < prompt_columns:
-            distance = place[:prompt_columns, None] - place[:prompt_columns]
-            prompt_mask = ((distance >= 0) & (distance < sliding_window))[None, None]
+        prompt_mask = near_in_prompts(place[:prompt_columns], sliding_window)
         distance = position[:, prompt_columns:, None] - position[:, None]
         masks[sliding_window] = (prompt_mask, (seen & (distance < sliding_window))[:, None])
     return Sections(tokens, cells, prompt_columns, masks)
 
 
 def attend_in_sections(module, query, key, value, sections, sliding_window=None, **kwargs):
+    if isinstance(sections, OwnSections):
+        return attend_in_own_sections(module, query, key, value, sections, sliding_window, **kwargs)
     split = sections.prompt_columns
     prompt_mask, response_mask = _of_window(sections.masks, sliding_window)
     # (1, heads, T, size) to (B, heads, P + S, size)
@@ -135,6 +204,32 @@ def attend_in_sections(module, query, key, value, sections, sliding_window=None,
     )
     responses, _ = sdpa_attention_forward(module, query[:, :, split:], key, value, response_mask, **kwargs)
     output = torch.cat([prompts, responses], dim=1).flatten(0, 1)
+    return output.index_select(0, sections.cells)[None], None
+
+
+def attend_in_own_sections(module, query, key, value, sections, sliding_window=None, **kwargs):
+    prompt_mask, response_mask = _of_window(sections.masks, sliding_window)
+
+    def laid_out(states, tokens, rows):
+        # (1, heads, T, size) to (rows, heads, columns, size)
+        return states[0].transpose(0, 1).index_select(0, tokens).unflatten(0, (rows, -1)).transpose(1, 2)
+
+    rows, count = sections.rows, sections.rows * sections.responses
+    own_prompts = [laid_out(states, sections.prompt_tokens, rows) for states in (query, key, value)]
+    prompts, _ = sdpa_attention_forward(module, *own_prompts, prompt_mask, **kwargs)
+    seen = [
+        torch.cat(
+            [
+                prompt_states.repeat_interleave(sections.responses, dim=0),
+                laid_out(states, sections.response_tokens, count),
+            ],
+            dim=2,
+        )
+        for prompt_states, states in zip(own_prompts[1:], (key, value))
+    ]
+    queries = laid_out(query, sections.response_tokens, count)
+    responses, _ = sdpa_attention_forward(module, queries, *seen, response_mask, **kwargs)
+    output = torch.cat([prompts.flatten(0, 1), responses.flatten(0, 1)])
     return output.index_select(0, sections.cells)[None], None
 
 

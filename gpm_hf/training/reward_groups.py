@@ -179,6 +179,15 @@ def _merged(
         yield group | {"pair_weight": weight}
 
 
+def count_groups(dataset: Dataset) -> dict[str, int]:
+    """How many groups, pairs and distinct responses there are, by readable name."""
+    return {
+        "training groups": len(dataset),
+        "training pairs": sum(map(len, dataset["pairs"])),
+        "distinct responses": sum(map(len, dataset["sequence_ids"])),
+    }
+
+
 def cut_groups(
     dataset: Dataset, most_tokens: int, collator: PreferenceCollator | PackedPreferenceCollator, name: str
 ) -> Dataset:

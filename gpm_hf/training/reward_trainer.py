@@ -39,7 +39,7 @@ from gpm_hf.training.peft_config import adapter_config
 from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
-from gpm_hf.training.reward_groups import cut_groups, group_pairs
+from gpm_hf.training.reward_groups import count_groups, cut_groups, group_pairs
 from gpm_hf.training.reward_metrics import PairMetricsMixin
 from gpm_hf.training.row_means import COUNTED, NO_SEARCH, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, preference_model_record
@@ -148,6 +148,8 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
         if is_fsdp_enabled():
             _share_heads(self.gpm)
         # The training data are prepared first.
+        # Of the card: how many training groups, pairs and distinct responses; nothing for pairs.
+        self.group_counts: dict[str, int] = {}
         self._train_counts: dict[str, int] | None = None if train_dataset is not None else {}
         # Before the rows are tokenised: what was made of them does not know where they are from.
         self.data_sources = data_sources(train_dataset)
@@ -305,7 +307,9 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             if not grouped:
                 shares_prompt = isinstance(self._collator, PackedPreferenceCollator)
                 dataset = group_pairs(dataset, args, shares_prompt, self._groups_unasked, dataset_name)
-            if args.max_tokens_per_batch is not None and "pairs" in dataset.column_names:
+            if "pairs" in dataset.column_names:
+                self.group_counts = count_groups(dataset)
+            if args.max_tokens_per_batch is not None and self.group_counts:
                 dataset = cut_groups(dataset, args.max_tokens_per_batch, self._collator, dataset_name)
         if args.train_heads_only:
             dataset = with_head_states(dataset, self.gpm, args.head_states_batch_size)

@@ -35,7 +35,7 @@ _OPTIMISATION = (
     "bf16",
     "seed",
 )
-_REWARD_OPTIONS = ("max_length", "train_heads_only")
+_REWARD_OPTIONS = ("max_length", "train_heads_only", "pair_weight", "max_tokens_per_batch")
 _GPO_OPTIONS = (
     "gpo_beta",
     "beta",
@@ -53,6 +53,8 @@ _GPO_OPTIONS = (
 )
 _REWARD_METRICS = (
     "accuracy",
+    "groups_right",
+    "cycles_right",
     "mean_probability",
     "mean_log_odds",
     "loss",
@@ -97,7 +99,7 @@ def preference_model_record(trainer, dataset_name: str | None = None, tags: Any 
         base_revision=revision,
         datasets=_datasets(trainer, dataset_name),
         settings=settings,
-        hyperparameters=_options(trainer, (*_OPTIMISATION, *_REWARD_OPTIONS)),
+        hyperparameters=_options(trainer, (*_OPTIMISATION, *_REWARD_OPTIONS)) | trainer.group_counts,
         metrics=_last_metrics(trainer, _REWARD_METRICS),
         hardware=_hardware(trainer),
         versions={name: version(name) for name in _LIBRARIES},

@@ -8,6 +8,8 @@ import torch
 
 from gpm_hf import GPMConfig, GPMForPreference
 from gpm_hf.modeling import packing_obstacle
+from gpm_hf.modeling.packed_attention_gpm import OwnSections
+from gpm_hf.modeling.packing_gpm import share_prompts
 from tests.conftest import backbone_config, build_gpm, draw_gate
 
 PHI3_LONGROPE = {
@@ -112,6 +114,32 @@ def test_states_and_gradients_are_those_of_separate_sequences(architecture):
         vectors = expected[0] @ original.embedding_head.weight.T
         assert torch.allclose(output.embeddings, vectors / vectors.norm(dim=-1, keepdim=True), atol=3e-5)
         assert torch.allclose(output.scales, (expected[1] @ original.gate_head.weight.T).softmax(-1), atol=3e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3 hybrid", "mistral", "gpt2"])
+@pytest.mark.parametrize("sizes", [(7, 3, 1), (5,)], ids=["ragged", "five"])
+def test_many_responses_have_sections_of_their_own(architecture, sizes):
+    """Groups of unequal numbers of responses, some longer than the window of 16, some prompts shorter."""
+    generator = torch.Generator().manual_seed(len(sizes))
+
+    def ids(length):
+        return torch.randint(3, 400, (length,), generator=generator).tolist()
+
+    groups = [(ids(9 + 20 * row), [ids(18 + place % 3) for place in range(size)]) for row, size in enumerate(sizes)]
+    filled = [(prompt, [*own, *[[]] * (max(sizes) - len(own))]) for prompt, own in groups]
+    batch = pack(filled)
+    assert (batch["response_lengths"] == 0).sum() == sum(max(sizes) - size for size in sizes)
+    original = build(architecture)
+    model = copy.deepcopy(original)
+    shared = share_prompts("sdpa", *[batch[name] for name in list(batch)[1:]], 16)
+    assert isinstance(shared.plan, OwnSections)
+    output = model(**batch)
+    is_there = torch.tensor([bool(response) for _, own in filled for response in own])
+    found = [states[is_there] for states in (output.response_states, output.prompt_states)]
+    expected = separate_states(original, groups)
+    for states, wanted in zip(found, expected, strict=True):
+        assert torch.allclose(states, wanted, atol=3e-5, rtol=1e-5)
+    assert_same_gradients(gradients(model, found), gradients(original, expected))
 
 
 def test_the_drawn_groups_are_varied():

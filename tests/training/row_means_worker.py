@@ -31,11 +31,16 @@ options = {
     "logging_steps": 1,
     "disable_tqdm": True,
 }
-if kind == "reward":
+if kind in ("reward", "groups", "prompts"):
     from gpm_hf import GPMRewardConfig, GPMRewardTrainer
+    from gpm_hf.data.columns import dataset_of_rows
+    from tests.training.test_groups import RAGGED
     from tests.training.test_reward_trainer import ring_rows
 
     rows = Dataset.from_list([row | {"margin": 0.5 * n} for n, row in enumerate(ring_rows(3)[:7])])
+    if kind != "reward":  # of 1, 3, 5 and 14 pairs
+        rows = dataset_of_rows([*RAGGED, *RAGGED[1:3], RAGGED[0]])
+        options["pair_weight"] = "prompt" if kind == "prompts" else "pair"
     trainer = GPMRewardTrainer(
         build_gpm(embedding_dim=4),
         GPMRewardConfig(str(output / "run"), **options),

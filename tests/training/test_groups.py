@@ -229,6 +229,8 @@ def test_pairs_of_a_prompt_become_a_group(tmp_path, double, caplog):
     rows = pairs_of([RAGGED[3], RAGGED[1], RAGGED[3] | {"ratings": [1, 2, 3, 4, 5, 6, 7]}])
     trainer = make_trainer(tmp_path, build_gpm(embedding_dim=4), rows, per_device_train_batch_size=2)
     assert "38 train pairs become 2 groups with 10 distinct responses" in caplog.text
+    assert trainer.group_counts == {"training groups": 2, "training pairs": 38, "distinct responses": 10}
+    assert trainer.run_record().hyperparameters["training pairs"] == 38
     assert len(trainer.train_dataset) == 2 and len(trainer.train_dataset[0]["pairs"]) == 35
     assert [row["is_cyclic"] for row in trainer.train_dataset] == [False, True]
     single = make_trainer(tmp_path, build_gpm(embedding_dim=4), rows, group_pairs=False)

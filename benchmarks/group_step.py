@@ -1,0 +1,141 @@
+"""
+A training step on groups of K responses, three ways with one backbone: TRL's RewardTrainer on all pairs of the group,
+GPMRewardTrainer on the same pairs, packed two by two, and GPMRewardTrainer on the group.
+
+    python benchmarks/group_step.py --output group_step.json
+    OMP_NUM_THREADS=1 python benchmarks/group_step.py --clock cpu --layers 6    # modest, on a machine that others use
+    python benchmarks/group_step.py --model tiny --lengths 64/16 --rounds 2     # a random backbone, in seconds
+
+A group of 3 is a ring, larger ones are rankings, with K (K - 1) / 2 pairs each. A step is as in `reward_step.py`,
+whose parts this uses: the ways alternate in one process, and ratios are those of medians. The bounds count tokens
+alone.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from reward_step import Way, model_folder
+from transformers import AutoConfig
+from trl import RewardConfig, RewardTrainer
+
+from gpm_hf.data.group_rows import group_of_pairs
+from gpm_hf.files import written_whole
+from gpm_hf.tables import markdown_table
+from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
+
+
+def random_group(size: int, prompt: int, response: int) -> tuple[list[dict], dict]:
+    """Token ids of all pairs of a group, and of the group."""
+    generator = torch.Generator().manual_seed(size)
+
+    def ids(length: int) -> list[int]:
+        return torch.randint(10, 500, (length,), generator=generator).tolist()
+
+    shared = ids(prompt)
+    responses = [shared + ids(response) for _ in range(size)]
+    edges = [(0, 1), (1, 2), (2, 0)] if size == 3 else list(combinations(range(size), 2))
+    pairs = [{"prompt_ids": shared, "chosen_ids": responses[i], "rejected_ids": responses[j]} for i, j in edges]
+    return pairs, group_of_pairs(pairs, is_regression=False, length_column=None)
+
+
+def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, Way]:
+    init = {"dtype": options.dtype}
+    if options.layers:
+        config = AutoConfig.from_pretrained(name)
+        config.num_hidden_layers = options.layers
+        init["config"] = config
+    settings = {
+        "output_dir": folder,
+        "model_init_kwargs": init,
+        "max_length": None,
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "learning_rate": 0.0,
+        "bf16": False,
+        "use_cpu": options.device == "cpu",
+        "report_to": "none",
+    }
+    rows = Dataset.from_list(random_group(3, 8, 4)[0])
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+
+    def ready(trainer):
+        trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = 1
+        return trainer, *trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+
+    trl = RewardTrainer(name, RewardConfig(**settings), train_dataset=rows.remove_columns("prompt_ids"))
+    arguments = GPMRewardConfig(**settings, embedding_dim=6, group_pairs=False)
+    ours = ready(GPMRewardTrainer(name, arguments, train_dataset=rows))
+    collator = ours[0].data_collator
+    return {
+        "TRL": Way(*ready(trl), trl.data_collator, clock),
+        "pairs": Way(*ours, collator, clock),
+        "group": Way(*ours, collator, clock),
+    }
+
+
+def measure(ways: dict[str, Way], size: int, lengths: str, options: argparse.Namespace) -> dict:
+    prompt, response = map(int, lengths.split("/"))
+    pairs, group = random_group(size, prompt, response)
+    rows = {"TRL": pairs, "pairs": pairs, "group": [group]}
+    memory = {name: way.memory(rows[name]) for name, way in ways.items()}  # and the first step, which warms up
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(options.rounds):
+        names = list(ways)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            seconds[name].append(ways[name].step(rows[name]))
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    tokens = prompt + size * response
+    return {
+        "K": size,
+        "pairs": len(pairs),
+        "prompt/response": lengths,
+        "TRL, seconds": round(median["TRL"], 3),
+        "TRL / group": round(median["TRL"] / median["group"], 2),
+        "bound": round(2 * len(pairs) * (prompt + response) / tokens, 2),
+        "pairs / group": round(median["pairs"] / median["group"], 2),
+        "memory, TRL / group": round(memory["TRL"] / memory["group"], 2),
+        "memory, pairs / group": round(memory["pairs"] / memory["group"], 2),
+        "seconds": seconds,
+        "bytes kept": memory,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a language model, or `tiny` (default: SmolLM2-135M-Instruct)")
+    parser.add_argument("--layers", type=int, help="only the backbone's first layers")
+    parser.add_argument("--lengths", nargs="+", default=["512/128", "128/128", "512/32"], help="in tokens")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[3, 4, 7], help="K")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"], help="cpu: seconds of computing alone")
+    parser.add_argument("--dtype", default="float32", help="of the weights")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--output", type=Path, help="a JSON file")
+    options = parser.parse_args()
+
+    with model_folder(options.model) as name, tempfile.TemporaryDirectory() as folder:
+        ways = make_ways(name, options, folder)
+        rows = []
+        for lengths in options.lengths:
+            for size in options.sizes:
+                rows.append(measure(ways, size, lengths, options))
+                print(f"{lengths}, K = {size}: {rows[-1]['seconds']}", flush=True)
+    header = [name for name in rows[0] if name not in ("seconds", "bytes kept")]
+    print(markdown_table(header, [[row[name] for name in header] for row in rows]))
+    if options.output:
+        settings = {name: str(value) for name, value in vars(options).items()}
+        versions = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        with written_whole(options.output) as file:
+            json.dump({"settings": settings, **versions, "rows": rows}, file)
+
+
+if __name__ == "__main__":
+    main()
