@@ -43,21 +43,26 @@ def ratings(number):
     }
 
 
+def make_world(folder):
+    """The models and data that the commands read."""
+    build_gpm(embedding_dim=4).save_pretrained(folder / "gpm")
+    build_tokenizer().save_pretrained(folder / "gpm")
+    save_backbone(folder / "policy")
+    write(folder / "prompts.jsonl", [{"prompt": f"Question {n}?"} for n in range(12)])
+    pairs = [{"prompt": f"Q{n}?", "chosen": "a" * (n % 7 + 1), "rejected": "b"} for n in range(60)]
+    write(folder / "pairs.jsonl", pairs)
+    write(
+        folder / "rings.jsonl",
+        [{"prompt": f"Q{n}?", "responses": [f"{n}a", f"{n}b", f"{n}c"], "ring": True} for n in range(6)],
+    )
+    write(folder / "ratings.jsonl", [ratings(n) for n in range(40)])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize(("command", "kills"), COMMANDS.items())
 def test_kills_change_nothing(tmp_path, command, kills):
-    build_gpm(embedding_dim=4).save_pretrained(tmp_path / "gpm")
-    build_tokenizer().save_pretrained(tmp_path / "gpm")
-    save_backbone(tmp_path / "policy")
-    write(tmp_path / "prompts.jsonl", [{"prompt": f"Question {n}?"} for n in range(12)])
-    pairs = [{"prompt": f"Q{n}?", "chosen": "a" * (n % 7 + 1), "rejected": "b"} for n in range(60)]
-    write(tmp_path / "pairs.jsonl", pairs)
-    write(
-        tmp_path / "rings.jsonl",
-        [{"prompt": f"Q{n}?", "responses": [f"{n}a", f"{n}b", f"{n}c"], "ring": True} for n in range(6)],
-    )
-    write(tmp_path / "ratings.jsonl", [ratings(n) for n in range(40)])
+    make_world(tmp_path)
     worker = Path(__file__).with_name("kill_worker.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
     call = [sys.executable, str(worker), str(tmp_path), command, str(kills)]
