@@ -29,36 +29,79 @@ def zero_config(stage):
     }
 
 
-def main(folder, kind):
+def recording_trainer():
     from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
 
-    torch.set_num_threads(1)
-    rollouts, opponents = [], []
-
     class RecordingTrainer(OnlineGPOTrainer):
+        """Keeps the rollouts of all processes, and the opponents' texts."""
+
+        def __init__(self, *arguments, **options):
+            self.rollouts, self.opponents = [], []
+            super().__init__(*arguments, **options)
+
         def _score(self, groups, ours, theirs=None):
             if theirs is not None:
-                opponents.append(gather_object([text_of(completion) for completion in theirs.completions]))
+                self.opponents.append(gather_object([text_of(completion) for completion in theirs.completions]))
             return super()._score(groups, ours, theirs)
 
         def _generate_and_score_completions(self, inputs):
             output = super()._generate_and_score_completions(inputs)
             texts = self.processing_class.batch_decode(output["completion_ids"], skip_special_tokens=True)
-            rollouts.append(
-                gather_object(
-                    [
-                        {
-                            "prompt": row["prompt"],
-                            "text": text,
-                            "target": target,
-                            "rank": self.accelerator.process_index,
-                        }
-                        for row, text, target in zip(inputs, texts, output["targets"].tolist())
-                    ]
-                )
-            )
+            rows = [
+                {"prompt": row["prompt"], "text": text, "target": target, "rank": self.accelerator.process_index}
+                for row, text, target in zip(inputs, texts, output["targets"].tolist())
+            ]
+            self.rollouts.append(gather_object(rows))
             return output
 
+    return RecordingTrainer
+
+
+def scorers(folder):
+    """Trains by a scorer of each kind, as a user names it, the models in float64."""
+    from tests.training.test_preference_kinds import described
+
+    results = {}
+    for kind in (
+        "gpm:gpm",
+        "reward:reward",
+        "pair:pair",
+        "judge:judge",
+        "function:tests.training.online.prefer_by_text",
+    ):
+        has_model = not kind.startswith("function")
+        trainer = make_trainer(
+            Path(folder, "run", kind.partition(":")[0]),
+            None,
+            described(Path(folder), kind),
+            chat_prompts(9),
+            trainer_class=recording_trainer(),
+            # As below: the second of three groups lies on both processes.
+            num_generations=2,
+            per_device_train_batch_size=3,
+            preference_batch_size=2,
+            max_steps=4,
+            **({"preference_model_init_kwargs": {"dtype": "float64"}} if has_model else {}),
+        )
+        trainer.train()
+        # GRPO takes a reward model's rewards themselves.
+        signal = trainer.preference_signal
+        results[kind] = {
+            "world_size": trainer.accelerator.num_processes,
+            "wrapped": type(trainer.model_wrapped).__name__,
+            "rollouts": trainer.rollouts,
+            "passes": None if signal is None else signal.scorer.forward_passes,
+        }
+    Path(folder, f"scorers-{trainer.accelerator.process_index}.json").write_text(json.dumps(results))
+    trainer.accelerator.wait_for_everyone()
+    trainer.end()
+
+
+def main(folder, kind):
+    torch.set_num_threads(1)
+    if kind == "scorers":
+        scorers(folder)
+        return
     options = {"optim": "adamw_torch", "learning_rate": 1e-3}
     prompts = chat_prompts(9)
     if kind == "stored":
@@ -92,7 +135,7 @@ def main(folder, kind):
         policy,
         preference,
         prompts,
-        trainer_class=RecordingTrainer,
+        trainer_class=recording_trainer(),
         # Two processes with three completions each, groups of two: the second of three groups lies on both.
         num_generations=2,
         per_device_train_batch_size=3,
@@ -123,8 +166,8 @@ def main(folder, kind):
         "unscorable": logged(trainer, "gpo/unscorable"),
         "losses": logged(trainer, "loss"),
         "answers": trainer.initial_policy.answers.completions,
-        "rollouts": rollouts,
-        "opponents": opponents,
+        "rollouts": trainer.rollouts,
+        "opponents": trainer.opponents,
         "reference": type(trainer.opponent.reference).__name__ if kind.endswith("mixture") else None,
     }
     path = Path(folder, f"{kind}-{trainer.accelerator.process_index}.json")

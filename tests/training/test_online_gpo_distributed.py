@@ -123,6 +123,27 @@ def test_two_processes(tmp_path, kind):
         assert results[0]["sum"] != pytest.approx(start, rel=1e-6)
 
 
+def test_a_scorer_of_each_kind_in_two_processes(tmp_path):
+    """The matrices that the scorer gives elsewhere, also of groups on both processes; each group scored by one."""
+    from gpm_hf.scoring import load_scorer
+    from tests.scoring.models import save_every_kind
+    from tests.training.test_preference_kinds import described
+
+    save_every_kind(tmp_path)
+    found = run_workers(tmp_path, "scorers", ACCELERATE_USE_CPU="true")
+    assert len(found[0]) == 5
+    for kind in found[0]:
+        results = [one[kind] for one in found]
+        assert [(one["world_size"], one["wrapped"]) for one in results] == [(2, "DistributedDataParallel")] * 2
+        options = {} if kind.startswith("function") else {"device": "cpu", "dtype": "float64"}
+        scorer = load_scorer(described(tmp_path, kind), **options)
+        check_targets(results, lambda prompt, texts, scorer=scorer: scorer([prompt], [texts])[0], 1e-6)
+        if kind in ("pair:pair", "judge:judge"):
+            # Two rounds of three groups, of which each has two orders.
+            assert [one["passes"] > 0 for one in results] == [True, True]
+            assert sum(one["passes"] for one in results) == 2 * 3 * 2
+
+
 @pytest.mark.parametrize("kind", ["stored", "mixture", "lora-mixture"])
 def test_opponents_in_two_processes(tmp_path, kind):
     results = run_workers(tmp_path, kind, ACCELERATE_USE_CPU="true")
@@ -227,6 +248,7 @@ accelerator.end_training()
     assert found[1] == [[None] * 3, [None] * 3]
 
 
+LONG_PROMPT = "Which of them is best? " * 8
 FSDP_SCRIPT = """
 import json, sys, types
 import torch
@@ -251,23 +273,42 @@ rank = accelerator.process_index
 # One process has an empty completion and so fewer rows: the forwards, which collect weights from both, must not run
 # dry.
 texts = [["one", "", ""], ["four", "five", "six"]][rank]
-(scores,) = signal(["p"] * 3, texts, [[0, 1, 2, 3, 4, 5]])
-open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(scores.nan_to_num(99.0).tolist()))
+found = []
+for prompt in ("p", "Which of them is best? " * 8):
+    tokens = []
+    count = lambda module, inputs: tokens.append(inputs[0].numel())
+    hook = model.get_input_embeddings().register_forward_pre_hook(count)
+    (scores,) = signal([prompt] * 3, texts, [[0, 1, 2, 3, 4, 5]])
+    hook.remove()
+    found.append({"scores": scores.nan_to_num(99.0).tolist(), "tokens": tokens})
+open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(found))
 accelerator.wait_for_everyone()
 accelerator.end_training()
 """
+
+
+def check_sharded(first, second, scores_of):
+    """Both processes have the scores of the whole model, after as many forwards."""
+    kept = [0, 3, 4, 5]
+    for prompt, one, other in zip(("p", LONG_PROMPT), first, second, strict=True):
+        assert one["scores"] == other["scores"] and len(one["tokens"]) == len(other["tokens"])
+        scores = torch.tensor(one["scores"])
+        expected = scores_of(prompt, ["one", "four", "five", "six"])
+        torch.testing.assert_close(scores[kept][:, kept].to(expected), expected, rtol=1e-4, atol=1e-4)
+        assert (scores[[1, 2]] == 99.0).all()
 
 
 def test_fsdp2_preference_model(tmp_path):
     """The backbone is sharded and the heads are not; the scores are those of the whole model."""
     script = tmp_path / "fsdp.py"
     script.write_text(FSDP_SCRIPT)
-    found = [torch.tensor(scores) for scores in launch_script(script)]
-    assert torch.equal(*found)
-    kept = [0, 3, 4, 5]
-    expected = gpm_scores("p", ["one", "four", "five", "six"])
-    torch.testing.assert_close(found[0][kept][:, kept], expected, rtol=1e-4, atol=1e-4)
-    assert (found[0][[1, 2]] == 99.0).all()
+    first, second = launch_script(script)
+    check_sharded(first, second, gpm_scores)
+    # The second process encodes the long prompt once, then three answers; the first has one answer, and then nothing.
+    prompt = [{"role": "user", "content": LONG_PROMPT}]
+    length = len(build_tokenizer().apply_chat_template(prompt, add_generation_prompt=True)["input_ids"])
+    assert second[1]["tokens"][0] == length and sum(second[1]["tokens"]) < 2 * length
+    assert length < first[1]["tokens"][0] and first[1]["tokens"][1:] == [1, 1, 1]
 
 
 def test_fsdp2_reward_model(tmp_path):
@@ -285,13 +326,8 @@ def test_fsdp2_reward_model(tmp_path):
     )
     script = tmp_path / "fsdp.py"
     script.write_text(text)
-    found = [torch.tensor(scores) for scores in launch_script(script)]
-    assert torch.equal(*found)
-    kept = [0, 3, 4, 5]
     scorer = RewardModelScorer(build_llama_classifier(), build_tokenizer())
-    (expected,) = scorer(["p"], [["one", "four", "five", "six"]])
-    torch.testing.assert_close(found[0][kept][:, kept], expected, rtol=1e-4, atol=1e-4)
-    assert (found[0][[1, 2]] == 99.0).all()
+    check_sharded(*launch_script(script), lambda prompt, texts: scorer([prompt], [texts])[0])
 
 
 CONFIG = """
