@@ -49,9 +49,9 @@ def run_iterate(config: IterateConfig, training: OfflineGPOConfig) -> Path:
     Raises:
         ValueError: another run is writing to this folder, impossible options, too few prompts, a prompt that cannot be
             put to the policy (the message names its row) or that the scorer cannot read, a scorer that cannot be
-            loaded, options that the trainer or its optimizer refuses (other classes of errors too, as these raise
-            them), something in the same folder made with other settings (it names the difference), or samples there
-            that an earlier version made without their ids. All of these before the first sample.
+            loaded, options that the trainer or its optimizer refuses, something in the same folder made with other
+            settings (it names the difference), or samples there that an earlier version made without their ids. All
+            of these before the first sample.
     """
     check_training_options(config, training)
     # Connects the processes, or says that this is the only one: everything below asks for it.

@@ -72,21 +72,27 @@ def check_training(config: IterateConfig, training: OfflineGPOConfig, prompts: l
         prompts: of the first iteration.
 
     Raises:
-        Exception: whatever the trainer says of its options; `ValueError` also where the iteration can never have as
-            many rows as a batch takes, or where no prompt fits into `max_length`.
+        ValueError: options that the trainer, its optimizer or its schedule refuses; an iteration that can never have
+            as many rows as a batch takes; no prompt that fits into `max_length`.
+        ImportError: an optimizer or a logger that is not installed.
     """
-    if training.gradient_accumulation_steps < 1:
-        raise ValueError(f"gradient_accumulation_steps={training.gradient_accumulation_steps}: at least 1 is needed.")
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if getattr(training, name) < 1:
+            raise ValueError(f"{name}={getattr(training, name)}: at least 1 is needed.")
     hub_options = {name: value for name, value in (training.model_init_kwargs or {}).items() if name == "revision"}
     tokenizer = load_tokenizer(config.policy, **hub_options)
     with tempfile.TemporaryDirectory() as folder:
         args = iteration_options(config, training, 1, Path(folder))
         # As many as a batch takes, and no more than there will be.
-        count = min(len(prompts), max(1, args.train_batch_size * args.world_size))
+        count = min(len(prompts), args.train_batch_size * args.world_size)
         groups = [_made_up_group(config, tokenizer, prompts)] * count
         trainer = _make_trainer(config, args, config.policy, select_rows(groups, config))
-        trainer.get_train_dataloader()
-        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+        try:
+            trainer.get_train_dataloader()
+            trainer.create_optimizer_and_scheduler(num_training_steps=1)
+        except (TypeError, ValueError) as error:
+            # Of torch and of schedules, which do not say whose options these are.
+            raise ValueError(f"The options of the training are refused: {error}") from error
     _forget_deepspeed(trainer)
 
 
