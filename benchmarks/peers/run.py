@@ -97,12 +97,12 @@ def report(suite, variant, rows, left_out, whole):
 
 
 def intended_differences(path, variant):
-    """Pattern of a test's name to the reason; after `[variant]` the lines hold for that one alone."""
+    """Pattern of a test's name to the reason; after `[variant another]` the lines hold for these alone."""
     intended, section = {}, None
     for line in path.read_text().splitlines():
         if line.startswith("["):
             section = line.strip("[] ")
-        elif line.strip() and not line.startswith("#") and section in (None, variant):
+        elif line.strip() and not line.startswith("#") and (section is None or variant in section.split()):
             pattern, _, reason = line.partition(" | ")
             intended[pattern.strip()] = reason.strip()
     return intended
