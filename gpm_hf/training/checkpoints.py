@@ -27,7 +27,8 @@ class WholeCheckpointsMixin(Trainer):
 
     What differs from transformers': the means since the last log, the number of tokens and the losses so far are kept,
     so that a resumed run logs what an undisturbed one does (the returned `training_loss` is of the call alone, as
-    there). `resume_from_checkpoint=True`, or the word, means the last whole checkpoint.
+    there). From a checkpoint of the last step no further step is trained. `resume_from_checkpoint=True`, or the word,
+    means the last whole checkpoint.
     """
 
     _metrics: dict[str, dict[str, list[float]]]
@@ -55,6 +56,13 @@ class WholeCheckpointsMixin(Trainer):
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         finally:
             self.remove_callback(resumes)
+
+    def _run_epoch(self, *arguments, **options):
+        # The parent's loop asks only after a step whether it was the last.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **options)
 
     def check_checkpoint(self, folder: Path) -> None:
         """Raises `ValueError` for a checkpoint that this trainer cannot go on from."""

@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 from gpm_hf.training import checkpoints
@@ -156,3 +157,16 @@ def test_the_initial_policys_answers_come_before_the_state(tmp_path):
     (tmp_path / "checkpoint-2" / "initial_policy.json").unlink()
     with pytest.raises(ValueError, match=r"checkpoint-2 holds no answers of the initial policy"):
         online_gpo(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_from_the_last_step_no_further_one_is_trained(tmp_path):
+    """Killed between the last checkpoint and the end, in the midst of an epoch: transformers trains one step more."""
+    options = {"max_steps": 3, "save_steps": 3}
+    whole = reward(tmp_path, **options)
+    whole.train()
+    resumed = reward(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 3 and whole.state.epoch % 1 > 0
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.model.state_dict().items())
+    assert not (tmp_path / "checkpoint-4").exists()
