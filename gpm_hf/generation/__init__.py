@@ -4,6 +4,7 @@ from .log_probs import response_log_probs, token_log_probs
 from .prompts import check_prompts, encode_prompt, prompt_messages, read_prompts
 from .sampled_group import SampledGroup
 from .sampling import PolicySampler, Sampler, SamplingOptions, shard_seed
+from .sampling_check import SamplingRoad, find_sampling_road
 from .vllm_sampler import VLLMSampler
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "SampledGroup",
     "Sampler",
     "SamplingOptions",
+    "SamplingRoad",
     "VLLMSampler",
     "check_prompts",
     "encode_prompt",
+    "find_sampling_road",
     "prompt_messages",
     "read_prompts",
     "response_log_probs",

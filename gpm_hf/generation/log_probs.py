@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from gpm_hf.data.rendered_answers import rendering_fault
-from gpm_hf.modeling import encode_group
+from gpm_hf.modeling import encode_group, input_device
 
 from .prompts import prompt_messages
 
@@ -68,7 +68,7 @@ def token_log_probs(
     """
     sequences = [(before + ids, len(before)) for before, group in zip(prompt_ids, response_ids) for ids in group]
     order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index][0]))
-    found = [0.0] * len(sequences)
+    found, device = [0.0] * len(sequences), input_device(model)
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
         width = max(len(sequences[index][0]) for index in batch)
@@ -79,10 +79,10 @@ def token_log_probs(
             input_ids[row, : len(ids)] = torch.tensor(ids)
             mask[row, : len(ids)] = 1
             response[row, prompt_length : len(ids)] = 1
-        input_ids = input_ids.to(model.device)
-        logits = model(input_ids=input_ids, attention_mask=mask.to(model.device), use_cache=False).logits[:, :-1]
-        log_probs = logits.float().log_softmax(-1).gather(-1, input_ids[:, 1:, None]).squeeze(-1)
-        for index, value in zip(batch, (log_probs * response[:, 1:].to(model.device)).sum(1).tolist()):
+        input_ids = input_ids.to(device)
+        logits = model(input_ids=input_ids, attention_mask=mask.to(device), use_cache=False).logits[:, :-1]
+        log_probs = logits.float().log_softmax(-1).gather(-1, input_ids[:, 1:, None].to(logits.device)).squeeze(-1)
+        for index, value in zip(batch, (log_probs * response[:, 1:].to(log_probs.device)).sum(1).tolist()):
             found[index] = value
     iterator = iter(found)
     return [[next(iterator) for _ in group] for group in response_ids]

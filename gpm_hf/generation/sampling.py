@@ -1,6 +1,9 @@
 """K samples of a policy for each prompt, the same ones whenever they are asked for again."""
 
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,9 +11,11 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from gpm_hf.data.sampled_ids import tokenizer_digest
+from gpm_hf.modeling import input_device
 
 from .prompts import check_prompts, check_room, encode_prompt
 from .sampled_group import SampledGroup, response_text
+from .sampling_check import SamplingRoad, find_sampling_road, road_in_words, without_own_settings
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,9 @@ class PolicySampler:
     model's own generation settings only the ids that end an answer are used: what the options say is all that shapes
     the distribution (no top-k, no penalties).
 
+    Before the first answer it is made sure that `generate` samples from the policy, see
+    [`~gpm_hf.generation.find_sampling_road`]: without a cache, or one length at a time, where nothing else does.
+
     Args:
         model (`PreTrainedModel`): the policy, where it shall compute.
         tokenizer (`PreTrainedTokenizerBase`): the policy's, with a chat template.
@@ -114,6 +122,16 @@ class PolicySampler:
         self.pad_id = self.stop_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.context_length = model.config.get_text_config().to_dict().get("max_position_embeddings")
         self.digest = tokenizer_digest(tokenizer)
+        self._road: SamplingRoad | None = None
+
+    @property
+    def road(self) -> SamplingRoad:
+        """How this policy is sampled, found out once, see [`~gpm_hf.generation.find_sampling_road`]."""
+        if self._road is None:
+            self._road = find_sampling_road(self.model, self.tokenizer, self._settings())
+            for said in road_in_words(self.model, self._road):
+                warnings.warn(said, stacklevel=3)
+        return self._road
 
     def check(self, prompts: list, source: str) -> None:
         """As in [`Sampler`]."""
@@ -128,7 +146,8 @@ class PolicySampler:
         As in [`Sampler`]. Log-probabilities are of the logits that the samples were drawn from.
 
         Raises:
-            ValueError: a prompt that leaves no room for an answer of `max_new_tokens`, naming it by its number.
+            ValueError: a prompt that leaves no room for an answer of `max_new_tokens`, naming it by its number; a
+                policy from which `generate` does not sample.
         """
         encoded = [encode_prompt(self.tokenizer, one, f"Prompt {number}") for number, one in enumerate(prompts)]
         for number, ids in enumerate(encoded):
@@ -137,14 +156,22 @@ class PolicySampler:
         # The longest first: what does not fit into memory is known at once.
         copies.sort(key=lambda number: -len(encoded[number]))
         answers: list[list[tuple[list[int], float]]] = [[] for _ in prompts]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        device, road = input_device(self.model), self.road
+        devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            for first in range(0, len(copies), self.options.batch_size):
-                batch = copies[first : first + self.options.batch_size]
-                for number, answer in zip(batch, self._generate([encoded[number] for number in batch])):
+            for batch in self._batches(copies, encoded, road.padding):
+                found = self._generate([encoded[number] for number in batch], device, road.use_cache)
+                for number, answer in zip(batch, found):
                     answers[number].append(answer)
         return [self._group(ids, found) for ids, found in zip(encoded, answers)]
+
+    def _batches(self, copies: list[int], encoded: list[list[int]], padding: bool) -> Iterator[list[int]]:
+        """Parts of what is sorted by length, each of one length where there must be no padding."""
+        parts = [copies] if padding else [list(part) for _, part in groupby(copies, lambda one: len(encoded[one]))]
+        for part in parts:
+            for first in range(0, len(part), self.options.batch_size):
+                yield part[first : first + self.options.batch_size]
 
     def _group(self, prompt_ids: list[int], answers: list[tuple[list[int], float]]) -> SampledGroup:
         response_ids, log_probs = [ids for ids, _ in answers], [log_prob for _, log_prob in answers]
@@ -152,31 +179,29 @@ class PolicySampler:
         return SampledGroup(texts, prompt_ids, response_ids, log_probs, self.digest)
 
     @torch.no_grad()
-    def _generate(self, prompts: list[list[int]]) -> list[tuple[list[int], float]]:
+    def _generate(
+        self, prompts: list[list[int]], device: torch.device, use_cache: bool
+    ) -> list[tuple[list[int], float]]:
         width = max(map(len, prompts))
         input_ids = torch.full((len(prompts), width), self.pad_id)
         mask = torch.zeros_like(input_ids)
         for row, ids in enumerate(prompts):
             input_ids[row, width - len(ids) :] = torch.tensor(ids)
             mask[row, width - len(ids) :] = 1
-        own, drawn = self.model.generation_config, _DrawnLogProbs()
-        # `generate` takes from the model's own settings whatever is left open in those it is given.
-        self.model.generation_config = GenerationConfig()
-        try:
+        drawn = _DrawnLogProbs()
+        with without_own_settings(self.model):
             output = self.model.generate(
-                input_ids=input_ids.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                generation_config=self._settings(),
+                input_ids=input_ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=self._settings(use_cache),
                 logits_processor=LogitsProcessorList([drawn]),
             )
-        finally:
-            self.model.generation_config = own
         log_probs = drawn.of(output)
         # What comes after the token that ended an answer is padding.
         answers = [up_to_stop(ids, self.stop_ids) for ids in output[:, width:].tolist()]
         return [(ids, sum(log_probs[row, : len(ids)].tolist())) for row, ids in enumerate(answers)]
 
-    def _settings(self) -> GenerationConfig:
+    def _settings(self, use_cache: bool = True) -> GenerationConfig:
         chosen = (
             {"do_sample": True, "temperature": self.options.temperature, "top_p": self.options.top_p, "top_k": 0}
             if self.options.temperature > 0
@@ -187,8 +212,8 @@ class PolicySampler:
             max_new_tokens=self.options.max_new_tokens,
             eos_token_id=self.stop_ids,
             pad_token_id=self.pad_id,
-            # A model that was trained with gradient checkpointing is saved with its cache off.
-            use_cache=True,
+            # Said here, because a model that was trained with gradient checkpointing is saved with its cache off.
+            use_cache=use_cache,
         )
 
 
