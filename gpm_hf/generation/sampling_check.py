@@ -49,7 +49,7 @@ class SamplingRoad:
 def find_sampling_road(
     model: Any,
     tokenizer: Any,
-    settings: GenerationConfig,
+    settings: GenerationConfig | None,
     dtype: torch.dtype | None = None,
     largest: Callable[[float], float] = float,
 ) -> SamplingRoad:
@@ -59,7 +59,8 @@ def find_sampling_road(
     Args:
         model: the policy, as it is about to generate.
         tokenizer: the policy's.
-        settings: by which it will generate; those of the cache are looked at, the others have no say here.
+        settings: by which it will generate; those of the cache are looked at, the others have no say here. `None`
+            where something else samples: then only how the model reads padded rows is looked at.
         dtype: the coarsest type in which the policy computes on either road, by default that of its weights.
         largest: of the numbers of all processes, where they hold one model together; each takes the same steps.
 
@@ -70,17 +71,15 @@ def find_sampling_road(
         ValueError: the policy samples something else with a cache and without one.
     """
     ids = tokenizer(_TEXT)["input_ids"][:_ROW_LENGTH]
-    probe = _Probe(model, ids, settings, largest)
+    probe = _Probe(model, ids, settings or GenerationConfig(), largest)
     bound = _COARSEST if dtype is None and _is_quantized(model) else _BOUNDS.get(dtype or model.dtype, _COARSEST)
     # Dropout off on both roads; of positions that PEFT ignores it would speak each time.
     with torch.no_grad(), evaluation_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        use_cache = settings.use_cache is not False
-        found = probe.sample(use_cache)
-        if found.plain > bound and use_cache:
-            # A prefix is a cache: there is none without.
-            if _has_prefix(model):
-                raise _refusal(model, found.plain)
+        use_cache = settings is None or settings.use_cache is not False
+        found = probe.read() if settings is None else probe.sample(use_cache)
+        # A prefix is a cache: there is no sampling without.
+        if found.plain > bound and use_cache and not _has_prefix(model):
             use_cache = False
             found = probe.sample(use_cache)
         if found.plain > bound:
@@ -167,7 +166,13 @@ class _Probe:
         )
         with without_own_settings(self.model):
             output = self.model.generate(input_ids=self.ids, attention_mask=self.mask, generation_config=settings)
-        sampled, sequences = torch.stack(output.logits, 1), output.sequences
+        return self._compared(output.sequences, torch.stack(output.logits, 1))
+
+    def read(self) -> _Differences:
+        """As [`~_Probe.sample`] where something else generates."""
+        return self._compared(torch.nn.functional.pad(self.ids, (0, _NEW_TOKENS), value=int(self.ids[0, -1])), None)
+
+    def _compared(self, sequences: torch.Tensor, sampled: torch.Tensor | None) -> _Differences:
         # What follows a token does not change what was read before it: padding at the end is none.
         mask = torch.nn.functional.pad(self.mask, (0, _NEW_TOKENS), value=1)
         alone = sequences[1].roll(-self.padding).masked_fill(mask[1].flip(0) == 0, self.fill)
@@ -176,8 +181,8 @@ class _Probe:
         whole, padded = logits[:2, last - _NEW_TOKENS : last]
         alone_logits = logits[2, last - self.padding - _NEW_TOKENS : last - self.padding]
         return _Differences(
-            self._difference(sampled[0], whole),
-            self._difference(sampled[1], alone_logits),
+            0.0 if sampled is None else self._difference(sampled[0], whole),
+            0.0 if sampled is None else self._difference(sampled[1], alone_logits),
             self._difference(padded, alone_logits),
             sequences,
             alone_logits,

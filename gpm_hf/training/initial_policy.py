@@ -151,6 +151,7 @@ class InitialPolicy:
         devices = [] if device.type == "cpu" else [device]
         with torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type):
             torch.manual_seed(trainer.args.seed + trainer.accelerator.process_index)
+            trainer.sampling.look()
             prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
             token_ids, _ = trainer._generate_single_turn(prompt_ids, images, fields, 1)
         return prompt_ids, token_ids, decode_completions(trainer, prompts, prompt_ids, token_ids)

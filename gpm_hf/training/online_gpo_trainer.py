@@ -27,7 +27,7 @@ from gpm_hf.training.losses import (
     squared_residuals,
 )
 from gpm_hf.training.online_gpo_config import OnlineGPOConfig
-from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both
+from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both, text_tokenizer
 from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.preference_signal import (
     PreferenceSignal,
@@ -39,6 +39,7 @@ from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
+from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
 
 _INITIAL_POLICY_FILE = "initial_policy.json"
 
@@ -201,6 +202,13 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
             self.preference_signal.prepare(self.accelerator)
         for signal in reward_models:
             signal.prepare(self.accelerator)
+        by_transformers = not (self.use_vllm or self.use_transformers_continuous_batching or self.rollout_func)
+        self.sampling = SamplingGuard(
+            self,
+            text_tokenizer(self.processing_class),
+            [lambda: unwrapped_for_generation(self, self.model_wrapped)],
+            self.generation_config if by_transformers else None,
+        )
         self.opponent = make_opponent(self, model, initial, kwargs.get("quantization_config"))
         self.add_callback(_SaveStepsCheck())
         self.data_sources = data_sources(train_dataset)
@@ -315,6 +323,17 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         self._score(groups, Responses(inputs, prompts, completions, completion_ids))
         self._drop_logs()
         return self._groups, self._scores
+
+    def _generate(self, prompts):
+        self.sampling.look()
+        return super()._generate(prompts)
+
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        self.sampling.check_lengths(prompt_ids)
+        return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+        return super()._get_per_token_logps_and_entropies(self.sampling.reader(model), *args, **kwargs)
 
     def _generate_and_score_completions(self, inputs):
         mode = "train" if self.model.training else "eval"

@@ -24,10 +24,11 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.chat_template_utils import parse_response
 from trl.data_utils import is_conversational
 from trl.models import prepare_deepspeed, prepare_fsdp
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import create_model_from_path, pad
 
+from gpm_hf.generation.sampling_check import causal_lm
 from gpm_hf.modeling.cache_gpm import cache_argument
+from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
 
 COLUMN = "opponent_responses"
 
@@ -149,10 +150,19 @@ class ReferenceOpponent(Opponent):
         super().__init__(trainer, size)
         self.reference = reference
         self.generation_config = _generation_config(trainer)
+        self.sampling = SamplingGuard(
+            trainer, text_tokenizer(trainer.processing_class), self.parts(), self.generation_config
+        )
+
+    def parts(self):
+        """What gives the models that the responses come from, each by itself."""
+        return [self.as_it_was]
 
     def completions(self, rows, prompts, numbers):
         trainer = self.trainer
         prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
+        self.sampling.look()
+        self.sampling.check_lengths(prompt_ids)
         rows = [torch.tensor(ids) for ids in prompt_ids]
         device = trainer.accelerator.device
         pad_id = text_tokenizer(trainer.processing_class).pad_token_id
@@ -163,14 +173,18 @@ class ReferenceOpponent(Opponent):
         token_ids = [_until_eos(row, trainer.eos_token_ids) for row in output[:, ids.shape[1] :].tolist()]
         return decode_completions(trainer, prompts, prompt_ids, token_ids), token_ids
 
-    @contextmanager
     def player(self):
         """The model that generates. All processes enter together."""
+        return self.as_it_was()
+
+    @contextmanager
+    def as_it_was(self):
+        """The reference policy."""
         if self.reference is not None:
-            with _unwrapped(self.trainer, self.reference) as model:
+            with unwrapped_for_generation(self.trainer, self.reference) as model:
                 yield model
         else:
-            with _unwrapped(self.trainer, self.trainer.model_wrapped) as model, self.as_reference(model):
+            with unwrapped_for_generation(self.trainer, self.trainer.model_wrapped) as model, self.as_reference(model):
                 yield model
 
     @staticmethod
@@ -215,23 +229,27 @@ class MixtureOpponent(ReferenceOpponent):
                 "virtual ones to the policy's: use LoRA, or opponent='reference'."
             )
 
+    def parts(self):
+        return [lambda: unwrapped_for_generation(self.trainer, self.trainer.model_wrapped), self.as_it_was]
+
     @contextmanager
     def player(self):
-        with _unwrapped(self.trainer, self.trainer.model_wrapped) as policy:
+        cached = self.generation_config.use_cache is not False
+        with unwrapped_for_generation(self.trainer, self.trainer.model_wrapped) as policy:
             if self.reference is None:
-                model = _causal_lm(policy)
-                with geometric_mixture(model, model, self.mixture_coef, lambda: self.as_reference(policy)):
+                model = causal_lm(policy)
+                with geometric_mixture(model, model, self.mixture_coef, lambda: self.as_reference(policy), cached):
                     yield policy
             else:
                 with (
-                    _unwrapped(self.trainer, self.reference) as reference,
-                    geometric_mixture(_causal_lm(policy), _causal_lm(reference), self.mixture_coef),
+                    unwrapped_for_generation(self.trainer, self.reference) as reference,
+                    geometric_mixture(causal_lm(policy), causal_lm(reference), self.mixture_coef, cached=cached),
                 ):
                     yield policy
 
 
 @contextmanager
-def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext):
+def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext, cached=True):
     """
     Within it the policy's logits are those of the mixture ~ policy^(1 - alpha) * reference^alpha. Logits are mixed
     before anything is done to them: at temperature T the mixture is that of both distributions at T.
@@ -243,6 +261,7 @@ def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext)
         policy, reference (`torch.nn.Module`): causal language models; the reference may be the policy itself.
         mixture_coef (`float`): alpha, in (0, 1).
         as_reference (`Callable`, *optional*): gives a context in which `reference` is the reference policy.
+        cached (`bool`, *optional*): whether the policy generates with a cache; the reference then has one too.
 
     The context is for one call of `generate`: the reference's cache is made once.
     """
@@ -254,7 +273,7 @@ def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext)
         nonlocal asks_reference
         if asks_reference:
             return
-        if not isinstance(kwargs.get(name), DynamicCache):
+        if cached and not isinstance(kwargs.get(name), DynamicCache):
             raise ValueError(
                 "opponent='mixture' gives the reference a cache like the policy's, which must be transformers' "
                 f"DynamicCache, and the argument {name!r} of {type(policy).__name__} holds "
@@ -264,7 +283,7 @@ def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext)
         asks_reference = True
         try:
             with as_reference():
-                other = reference(*args, **{**kwargs, name: cache})
+                other = reference(*args, **{**kwargs, **({name: cache} if cached else {})})
         finally:
             asks_reference = False
         output.logits = torch.lerp(output.logits.float(), other.logits.float(), mixture_coef)
@@ -417,25 +436,6 @@ def _generation_config(trainer):
         repetition_penalty=trainer.repetition_penalty,
         disable_compile=True,
     )
-
-
-@contextmanager
-def _unwrapped(trainer, model):
-    """A model of which the trainer may hold a part only, ready to generate."""
-    with (
-        unwrap_model_for_generation(
-            model,
-            trainer.accelerator,
-            gather_deepspeed3_params=trainer.args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as unwrapped,
-        trainer._dist.summon_full_params(model, recurse=False),
-    ):
-        yield unwrapped
-
-
-def _causal_lm(model):
-    return model.get_base_model() if is_peft_model(model) else model
 
 
 def _until_eos(token_ids, eos_token_ids):

@@ -338,11 +338,11 @@ def test_targets_against_samples(tmp_path):
 def logits_of(model, **inputs):
     from transformers import DynamicCache
 
-    from gpm_hf.training.opponents import _causal_lm
+    from gpm_hf.generation.sampling_check import causal_lm
 
     with torch.no_grad():
         ids = torch.tensor([[5, 17, 80, 33, 9]])
-        inputs[cache_argument(_causal_lm(model))] = DynamicCache(config=model.config)
+        inputs[cache_argument(causal_lm(model))] = DynamicCache(config=model.config)
         return model(ids, **inputs).logits.log_softmax(-1)
 
 
