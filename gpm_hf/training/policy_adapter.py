@@ -1,6 +1,8 @@
-"""A policy that is given by the name of an adapter."""
+"""Adapters of policies: one that stands for the policy by its name, and those that cannot be trained."""
 
 from typing import Any
+
+from accelerate.utils import is_peft_model
 
 from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
@@ -24,9 +26,13 @@ def load_if_adapter(
 
     Raises:
         ValueError: for a second adapter; for a folder with the weights of two models; where the base is gone or
-            another model.
+            another model; for a kind of adapter that cannot be trained here.
     """
+    if peft_config is not None:
+        _check_kind(peft_config)
     if not isinstance(model, str):
+        if is_peft_model(model):
+            _check_kind(model.active_peft_config)
         return model, processing_class
     check_one_model(model, both_formats=True)
     options = {name: value for name, value in (args.model_init_kwargs or {}).items() if value is not None}
@@ -44,4 +50,17 @@ def load_if_adapter(
     if processing_class is None:
         revision = {"revision": options["revision"]} if "revision" in options else {}
         processing_class = load_tokenizer(model, **revision)
-    return load_language_adapter(model, is_trainable=True, **options), processing_class
+    model = load_language_adapter(model, is_trainable=True, **options)
+    _check_kind(model.active_peft_config)
+    return model, processing_class
+
+
+def _check_kind(config: Any) -> None:
+    method = type(config).__name__
+    if config.peft_type == "CPT":
+        raise ValueError(
+            f"{method}: such an adapter computes its own loss, from logits that TRL's trainers do not keep, so it "
+            "cannot be trained here. Take another kind, such as LoraConfig."
+        )
+    if config.is_prompt_learning and config.task_type is None:
+        raise ValueError(f'{method} needs to know its task: give it `task_type="CAUSAL_LM"`.')
