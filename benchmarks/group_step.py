@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from reward_step import Way, model_folder
-from transformers import AutoConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from gpm_hf.data.group_rows import group_of_pairs
@@ -45,15 +45,24 @@ def random_group(size: int, prompt: int, response: int) -> tuple[list[dict], dic
     return pairs, group_of_pairs(pairs, is_regression=False, length_column=None)
 
 
+def first_layers(name: str, count: int, folder: str) -> str:
+    """A folder with a language model of the first layers of another."""
+    model = AutoModelForCausalLM.from_pretrained(name)
+    model.model.layers = model.model.layers[:count]
+    model.config.num_hidden_layers = count
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:count]
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(name).save_pretrained(folder)
+    return folder
+
+
 def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, Way]:
-    init = {"dtype": options.dtype}
     if options.layers:
-        config = AutoConfig.from_pretrained(name)
-        config.num_hidden_layers = options.layers
-        init["config"] = config
+        name = first_layers(name, options.layers, f"{folder}/backbone")
     settings = {
         "output_dir": folder,
-        "model_init_kwargs": init,
+        "model_init_kwargs": {"dtype": options.dtype},
         "max_length": None,
         "gradient_checkpointing": options.gradient_checkpointing,
         "learning_rate": 0.0,

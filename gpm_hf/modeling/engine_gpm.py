@@ -65,10 +65,42 @@ def count_forwards(model, groups, batch_size, max_batch_tokens):
 
 def _by_way(model, groups):
     """Numbers of the groups whose prompts are encoded once, and of those that are encoded row by row."""
-    can_share = not model.model._is_stateful and _has_key_value_cache(model.config.text_config)
-    can_share = can_share and cache_argument(model.backbone_class) is not None
+    can_share = can_share_prompts(model)
     shared = [index for index, group in enumerate(groups) if can_share and group.prompt_is_worth_sharing]
     return shared, sorted(set(range(len(groups))) - set(shared))
+
+
+def can_share_prompts(model):
+    """Whether the backbone has a cache in which a prompt can wait for its responses."""
+    has_cache = not model.model._is_stateful and _has_key_value_cache(model.config.text_config)
+    return has_cache and cache_argument(model.backbone_class) is not None
+
+
+@torch.no_grad()
+def pool_shared(model, groups, batch_size):
+    """
+    Hidden states that the heads read, each prompt encoded once; for backbones of [`can_share_prompts`].
+
+    Args:
+        groups (`list[EncodedGroup]`): whose sequences all go on after their prompt.
+        batch_size (`int`): sequences encoded at once.
+
+    Returns:
+        `list[tuple]`: of each group the states at its sequences' ends, of shape (K, hidden_size), and at its prompt's
+        end, of shape (hidden_size,).
+    """
+    results = {}
+    with evaluation_mode(model):
+        for numbers, prompts, owners, suffixes, parts in _shared_batches(groups, batch_size, None):
+            outputs, prompt_states = _run_suffixes(model, prompts, owners, suffixes, parts)
+            states = torch.cat([output.response_states for output in outputs])
+            states = states[_inverse_order(parts, states.device)]
+            first = 0
+            for place, index in enumerate(numbers):
+                last = first + len(groups[index].sequences)
+                results[index] = (states[first:last], prompt_states[place])
+                first = last
+    return [results[index] for index in range(len(groups))]
 
 
 @torch.no_grad()
@@ -86,7 +118,8 @@ def _embed_shared(model, groups, batch_size, max_batch_tokens):
     results = {}
     with evaluation_mode(model):
         for numbers, prompts, owners, suffixes, parts in _shared_batches(groups, batch_size, max_batch_tokens):
-            embeddings, scales = _embed_suffixes(model, prompts, owners, suffixes, parts)
+            outputs, _ = _run_suffixes(model, prompts, owners, suffixes, parts)
+            embeddings, scales = _in_order(model, parts, outputs)
             first = 0
             for index in numbers:
                 last = first + len(groups[index].sequences)
@@ -122,8 +155,11 @@ def _shared_batches(groups, batch_size, max_batch_tokens):
         yield numbers, prompts, owners, suffixes, parts
 
 
-def _embed_suffixes(model, prompts, owners, suffixes, parts):
-    """Embeds suffixes, each of them after its owner, the number of a prompt, in one pass over the prompts."""
+def _run_suffixes(model, prompts, owners, suffixes, parts):
+    """
+    The model's outputs for parts of the suffixes, each of them after its owner, the number of a prompt, and the states
+    at the prompts' ends, from one pass over the prompts.
+    """
     device = input_device(model)
     # On the left, so that the suffixes follow their prompts without a gap.
     prompt_ids, prompt_mask = _pad(prompts, device, left=True)
@@ -149,7 +185,7 @@ def _embed_suffixes(model, prompts, owners, suffixes, parts):
                 **{name: PromptCache(cache, rows)},
             )
         )
-    return _in_order(model, parts, outputs)
+    return outputs, prompt_states
 
 
 def embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens=None):
@@ -175,11 +211,15 @@ def _row_parts(model, rows, batch_size, max_batch_tokens):
 
 def _in_order(model, parts, outputs):
     """Embeddings and scales of sequences in their own order, from what the model gave for the parts."""
-    order = torch.tensor([index for part in parts for index in part], device=outputs[0].embeddings.device)
-    inverse = order.argsort()
+    inverse = _inverse_order(parts, outputs[0].embeddings.device)
     embeddings = torch.cat([output.embeddings for output in outputs])[inverse]
     scales = torch.cat([output.scales for output in outputs])[inverse] if model.config.scale_gate else None
     return embeddings, scales
+
+
+def _inverse_order(parts, device):
+    """Where each sequence is among those of all parts."""
+    return torch.tensor([index for part in parts for index in part], device=device).argsort()
 
 
 def _has_key_value_cache(config):

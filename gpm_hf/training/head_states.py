@@ -30,7 +30,7 @@ from gpm_hf.data.collator import sequences_of
 from gpm_hf.files import written_whole
 from gpm_hf.identity import versions
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
-from gpm_hf.modeling.engine_gpm import long_rope_from
+from gpm_hf.modeling.engine_gpm import can_share_prompts, long_rope_from, pool_shared
 
 logger = get_logger(__name__)
 
@@ -39,6 +39,10 @@ ROW_COLUMNS = ("chosen_row", "rejected_row", "sequence_rows", "prompt_row")
 SHARD_TOKENS = 2**17
 # A short sequence counts as so many tokens, because its states take as much room as a long one's.
 LEAST_TOKENS = 64
+
+
+# A shorter prompt is encoded with each of its responses: a pass of its own would cost what it saves.
+LEAST_SHARED = 32
 
 
 class _Sequence(NamedTuple):
@@ -123,9 +127,11 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
         if with_prompts:
             keys["prompt_row"].append(found[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
 
-    # Longest first: sequences of like length share a batch, and too little memory shows at once. The order depends on
-    # the sequences alone, so the same texts paired otherwise have the same states.
-    ordered = sorted(sequences, key=lambda key: (-len(sequences[key].ids), key))
+    # Longest first: sequences of like length share a batch, and too little memory shows at once; those that share a
+    # prompt stay together. The order depends on the sequences alone, so the same texts paired otherwise have the same
+    # states.
+    by_length = sorted(sequences, key=lambda key: (-len(sequences[key].ids), key))
+    ordered = [by_length[place] for unit in _units([sequences[key] for key in by_length], model) for place in unit]
     fingerprint = _fingerprint(ordered, model)
     if len(set(gather_object([fingerprint]))) > 1:
         raise ValueError(
@@ -160,6 +166,25 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
         return found
 
     return datasets.concatenate_datasets(parts, axis=1).with_transform(look_up)
+
+
+def _units(sequences: list[_Sequence], model: GPMForPreference) -> list[list[int]]:
+    """
+    Which sequences are encoded together, by their places: those of one prompt, where that is encoded once for three or
+    more and so saves a third of the tokens, and all others alone; in the order of the first of each.
+    """
+    by_prompt: dict[bytes, list[int]] = {}
+    for place, sequence in enumerate(sequences):
+        by_prompt.setdefault(sequence.ids[: sequence.prompt_length].tobytes(), []).append(place)
+    units = []
+    for places in by_prompt.values():
+        first = sequences[places[0]]
+        prompt = first.ids[: first.prompt_length].tolist()
+        group = EncodedGroup([sequences[place].ids.tolist() for place in places], prompt)
+        shares = len(places) >= 3 and len(prompt) >= LEAST_SHARED and can_share_prompts(model)
+        shares = shares and group.prompt_is_worth_sharing
+        units += [places] if shares else [[place] for place in places]
+    return sorted(units)
 
 
 def _shards(sequences: list[_Sequence], folder: Path) -> list[_Shard]:
@@ -219,27 +244,51 @@ def _compute(shards: list[_Shard], folder: Path, model: GPMForPreference, batch_
 def _encode(
     sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: tqdm
 ) -> dict[str, torch.Tensor]:
-    limit = long_rope_from(model.config.text_config)
-    batches = []
-    for _, run in groupby(sequences, lambda sequence: limit is not None and len(sequence.ids) > limit):
-        rows = list(run)
-        batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    pooled = []
-    with evaluation_mode(model):
-        for rows in batches:
-            groups = [EncodedGroup([sequence.ids], None) for sequence in rows]
-            batch = collate_groups(groups, pad_token_id=0, with_prompts=False)
-            batch["prompt_lengths"] = torch.tensor([sequence.prompt_length for sequence in rows])
-            states = model.pool(**{name: value.to(model.device) for name, value in batch.items()})
-            pooled.append([state.float().cpu() for state in states])
-            bar.update(len(rows))
-    response_states, prompt_states = map(torch.cat, zip(*pooled))
+    units = _units(sequences, model)
+    shared = [unit for unit in units if len(unit) > 1]
+    groups = []
+    for unit in shared:
+        prompt = sequences[unit[0]].ids[: sequences[unit[0]].prompt_length]
+        groups.append(EncodedGroup([sequences[place].ids.tolist() for place in unit], prompt.tolist()))
+    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for start in range(0, len(groups), batch_size):
+        pooled = pool_shared(model, groups[start : start + batch_size], batch_size)
+        for unit, (responses, prompt_state) in zip(shared[start : start + batch_size], pooled, strict=True):
+            found |= {place: (state, prompt_state) for place, state in zip(unit, responses, strict=True)}
+            bar.update(len(unit))
+    alone = [unit[0] for unit in units if len(unit) == 1]
+    states = _encode_alone([sequences[place] for place in alone], model, batch_size, bar)
+    found |= dict(zip(alone, states, strict=True))
+    response_states, prompt_states = (
+        torch.stack([found[place][kind].float().cpu() for place in range(len(sequences))]) for kind in (0, 1)
+    )
     if not bool(response_states.isfinite().all() and prompt_states.isfinite().all()):
         raise ValueError(
             "The backbone's states are not finite: its weights contain NaN or infinity, or its hidden states overflow "
             f"in {model.dtype}. Check the checkpoint, or load it in bfloat16 or float32."
         )
     return {"response_states": response_states, "prompt_states": prompt_states}
+
+
+def _encode_alone(
+    sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: tqdm
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """States at the end of each sequence and of its prompt, one sequence a row."""
+    limit = long_rope_from(model.config.text_config)
+    batches = []
+    for _, run in groupby(sequences, lambda sequence: limit is not None and len(sequence.ids) > limit):
+        rows = list(run)
+        batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    with evaluation_mode(model):
+        for rows in batches:
+            groups = [EncodedGroup([sequence.ids], None) for sequence in rows]
+            batch = collate_groups(groups, pad_token_id=0, with_prompts=False)
+            batch["prompt_lengths"] = torch.tensor([sequence.prompt_length for sequence in rows])
+            states = model.pool(**{name: value.to(model.device) for name, value in batch.items()})
+            found += zip(*states, strict=True)
+            bar.update(len(rows))
+    return found
 
 
 def _fingerprint(keys: list[bytes], model: GPMForPreference) -> str:

@@ -163,6 +163,31 @@ def test_states_do_not_depend_on_the_shards(cache, monkeypatch, shard_tokens, co
     assert_close(stacked(found), by_hand(model, rows))
 
 
+@pytest.mark.parametrize("backbone", ["llama", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("shard_tokens", [2**17, 300])
+def test_a_prompt_of_many_answers_is_encoded_once(cache, monkeypatch, backbone, shard_tokens):
+    """The rings of two prompts, beside pairs alone; some in shards that part them."""
+    monkeypatch.setattr(head_states, "SHARD_TOKENS", shard_tokens)
+    rows = many_rows(3)
+    for question in ("Why is the sky blue when the sun is white, and the grass green?", "Where do rivers come from?"):
+        answers = ["Because.", "I do not know.", "Bread and salt. " * 3]
+        for place in range(3):
+            pair = {"chosen": answers[place], "rejected": answers[place - 1]}
+            rows.append({"prompt": f"{question} " * 3, **pair})
+    model, data = build_gpm(backbone, embedding_dim=4), encoded(rows)
+    expected, tokens, forward = by_hand(model, data), [], model.model.forward
+
+    def counted(input_ids, **more):
+        tokens.append(input_ids.numel())
+        return forward(input_ids, **more)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    assert_close(stacked(with_head_states(data, model, 4)), expected)
+    if shard_tokens > 300:
+        apart = {tuple(row[side]) for row in data for side in ("chosen_ids", "rejected_ids")}
+        assert sum(tokens) < 0.75 * sum(map(len, apart))
+
+
 def test_only_shards_that_are_not_there_are_computed(cache, monkeypatch):
     monkeypatch.setattr(head_states, "SHARD_TOKENS", 256)
     model, rows = build_gpm(embedding_dim=4), encoded(many_rows())
