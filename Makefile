@@ -17,7 +17,7 @@ test-slow: $(VENV)/dev.stamp $(VENV)/demo.stamp
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
 # What depends on the packages, with the oldest that pyproject.toml admits and with the newest.
-VERSION_TESTS := tests/modeling tests/scoring tests/generation tests/training
+VERSION_TESTS := tests/test_upstream.py tests/modeling tests/scoring tests/generation tests/training
 
 test-oldest test-newest: test-%: .venv-%/dev.stamp
 	$(TEST_ENV) .venv-$*/bin/python -m pytest -m "not slow" -n 2 $(VERSION_TESTS)

@@ -379,7 +379,7 @@ def make_opponent(trainer, model, initial, quantization_config=None):
         if not stored:
             raise ValueError(f"`{COLUMN}` is empty: each row needs at least one response.")
         return StoredOpponent(trainer, stored)
-    if trainer._is_vlm:
+    if isinstance(trainer.processing_class, ProcessorMixin):
         raise ValueError(
             f"opponent={args.opponent!r} samples from text prompts alone, and the policy has a processor for images: "
             f"store responses in a column `{COLUMN}` and take opponent='reference'."
