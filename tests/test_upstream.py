@@ -100,6 +100,7 @@ NAMES: dict[str, dict[str, str]] = {
         "_push_from_checkpoint(checkpoint_folder)": "checkpoints with training_args.bin would be uploaded",
         "_finish_current_push": "two uploads could run at once",
         "_get_num_items_in_batch(batch_samples, device)": "the loss would be a mean over micro-batches, not over rows",
+        "_run_epoch": "a run resumed after its last step would take one more",
         "_get_output_dir(trial)": "where a checkpoint lies",
         "_get_train_sampler(train_dataset)": "batches of so many tokens",
         "loss_is_scaled_for_ga": "the loss would be divided by the accumulation steps once more",
