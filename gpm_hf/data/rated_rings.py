@@ -73,7 +73,7 @@ def read_rated_row(row: Mapping[str, Any], aspects: Sequence[str]) -> RatedRow:
         read.places.append(place)
         annotations = completion.get("annotations")
         for aspect in aspects:
-            rating, problem = _rating(annotations, aspect)
+            rating, problem = read_rating(annotations, aspect)
             read.ratings[aspect].append(rating)
             if problem:
                 read.problems.append(problem)
@@ -82,7 +82,8 @@ def read_rated_row(row: Mapping[str, Any], aspects: Sequence[str]) -> RatedRow:
     return read
 
 
-def _rating(annotations: Any, aspect: str) -> tuple[float, str]:
+def read_rating(annotations: Any, aspect: str) -> tuple[float, str]:
+    """An answer's rating on an aspect, NaN where there is none, and then why."""
     annotation = annotations.get(aspect) if isinstance(annotations, Mapping) else None
     if not isinstance(annotation, Mapping) or annotation.get("Rating") is None:
         return math.nan, f"rating: {aspect} is missing"

@@ -1,6 +1,7 @@
 """Preference data sets by Hub name or local file."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_datase
 from gpm_hf.data.columns import check_text_columns, dataset_of_files, stream_of_files
 from gpm_hf.data.files import form_of
 from gpm_hf.data.judged_groups import is_grouped, read_judged_group
+from gpm_hf.data.rated_groups import is_rated, rated_group
 from gpm_hf.data.rings import ring_to_pairs
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -97,18 +99,30 @@ def column_names(rows: Any) -> list[str]:
 
 
 def load_preference_dataset(
-    name: str, config: str | None = None, keep: str | None = None, streaming: bool = False
+    name: str,
+    config: str | None = None,
+    keep: str | None = None,
+    streaming: bool = False,
+    aspects: Sequence[str] | None = None,
 ) -> DatasetDict | IterableDatasetDict:
     """
     Loads preference data, see [`load_splits`] for the arguments: pairs, or groups of responses that say who beats whom
     (see [`gpm_hf.data.judged_groups`]). Groups are checked, those of a stream when they are read. A file of rings
-    becomes one row per pair, each once, however many rings share it.
+    becomes one row per pair, each once, however many rings share it; rows of UltraFeedback's form become groups, rated
+    by the mean of the `aspects`, or of all.
 
     Raises:
         ValueError: also for rows with `responses` that say nothing or say it badly, naming the first.
     """
     splits = load_splits(name, config, keep, streaming)
     for split, rows in splits.items():
+        columns = column_names(rows)
+        if is_rated(columns):
+            rows = splits[split] = rows.map(
+                rated_group, with_indices=True, fn_kwargs={"aspects": aspects}, remove_columns=columns
+            )
+        elif aspects:
+            raise ValueError(f"{name} has no `instruction` and `completions` with ratings by aspect, but {columns}.")
         if is_grouped(column_names(rows)) and not streaming:
             only_rings = True
             for number, row in enumerate(rows):

@@ -27,6 +27,13 @@ class RewardScriptArguments(ScriptArguments):
     dataset_keep: str | None = field(
         default=None, metadata={"help": "COLUMN=VALUE: use only the rows whose column has this value."}
     )
+    dataset_aspects: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of rows of UltraFeedback's form: whose ratings count (their mean), separated by commas. All if "
+            "None."
+        },
+    )
 
 
 def main(script_args: RewardScriptArguments, training_args: GPMRewardConfig, model_args: ModelConfig) -> None:
@@ -43,6 +50,7 @@ def main(script_args: RewardScriptArguments, training_args: GPMRewardConfig, mod
         script_args.dataset_config,
         keep=script_args.dataset_keep,
         streaming=script_args.dataset_streaming,
+        aspects=[one.strip() for one in (script_args.dataset_aspects or "").split(",") if one.strip()] or None,
     )
     evaluates = training_args.eval_strategy != "no"
     trainer = GPMRewardTrainer(
