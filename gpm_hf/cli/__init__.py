@@ -5,6 +5,7 @@ import sys
 import warnings
 
 from gpm_hf.cli import (
+    calibration,
     conversion,
     data,
     evaluation,
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         inspection,
         self_play,
         evaluation,
+        calibration,
         ratings,
         hub,
         conversion,

@@ -99,6 +99,19 @@ def _build_from_judgments(options: argparse.Namespace) -> None:
         for cycle in cycles:
             file.write(json_text(cycle) + "\n")
     print(f"{report}\n{len(cycles)} rings written to {options.output}.")
+    print(_cycle_or_noise(options))
+
+
+def _cycle_or_noise(options: argparse.Namespace) -> str:
+    """Whether the judge's cycles are more than those of a ranking with the judge's noise."""
+    from gpm_hf.ratings import cycle_test
+    from gpm_hf.ratings.vote_rows import read_votes
+
+    rows = ((f"row {number}", row) for number, row in enumerate(_source(options), 1))
+    try:
+        return cycle_test(read_votes(rows, options.judge).within_prompts()).verdict()
+    except ValueError as reason:
+        return f"Whether these cycles are more than noise was not tested. {reason}"
 
 
 def _generate(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Reading benchmarks of pairs: RewardBench, RM-Bench, JudgeBench, and files in their schemas."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,8 +46,9 @@ def read_pairs(
             the responses as a whole.
 
     Returns:
-        Rows of `id`, `prompt`, `chosen`, `rejected`, `subset` ("pairs" where the file names none) and, for RM-Bench,
-        `group` and `difficulty`; and the report.
+        Rows of `id`, `prompt`, `chosen`, `rejected`, `subset` ("pairs" where the file names none), for RM-Bench
+        `group` and `difficulty`, and `preference_probability` where the row has it, or 1/2 where it has a true `tie`;
+        and the report.
 
     Raises:
         FileNotFoundError: a file that is not there.
@@ -164,7 +166,22 @@ def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any
         if group.prompt is None and needs_prompt:
             raise MalformedRow(f"no `prompt`: {group.why_no_prompt}")
         chosen, rejected = group.responses
-        yield _pair(row, name, group.prompt, chosen, rejected, "subset")
+        yield {**_pair(row, name, group.prompt, chosen, rejected, "subset"), **_tie(row)}
+
+
+def _tie(row: Mapping[str, Any]) -> dict[str, float]:
+    """What the row says of a tie, as the probability that the chosen response is preferred; nothing where silent."""
+    if str(row.get("tie")).lower() in ("true", "1", "1.0"):
+        return {"preference_probability": 0.5}
+    if row.get("preference_probability") is None:
+        return {}
+    try:
+        probability = float(row["preference_probability"])
+    except (TypeError, ValueError):
+        probability = math.nan
+    if not 0 <= probability <= 1:
+        raise MalformedRow("`preference_probability` is no number from 0 to 1")
+    return {"preference_probability": probability}
 
 
 def _judge_bench_pair(row: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ whether the cycles that votes show are more than noise.
 from .blocks import BlockFit, fit_blocks
 from .bradley_terry import BradleyTerryFit, fit_bradley_terry
 from .graph import Comparability, comparability
-from .null import CycleTest, NullTest, cycle_test
+from .null import CycleTest, NullTest, UntestableVotes, cycle_test
 from .power import Power, cycle_power
 from .votes import Votes, count_votes
 
@@ -17,6 +17,7 @@ __all__ = [
     "CycleTest",
     "NullTest",
     "Power",
+    "UntestableVotes",
     "Votes",
     "comparability",
     "count_votes",

@@ -10,7 +10,8 @@ from .outcomes import outcome_probabilities
 from .votes import Votes, summed
 
 MODELS = ("bradley_terry", "hybrid", "blocks")
-# From the strongest: the search ends once a weaker one has predicted worse.
+# From the strongest: the search ends once two weaker ones have predicted worse.
+_PATIENCE = 2
 _RIDGES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 _BLOCK_RIDGES = (100.0, 25.0, 6.0, 1.5, 0.4, 0.1)
 # Ridges are chosen on so many folds; on one where pairs or prompts are more than a few.
@@ -170,14 +171,17 @@ def _choose(model: str, splits: list[tuple[Votes, Votes]], blocks: int, ties: st
     else:
         ridge = before["ridge"] if model == "hybrid" else None
         grid = [{"ridge": ridge, "block_ridge": block_ridge} for block_ridge in _BLOCK_RIDGES]
-    best, least = grid[0], np.inf
+    best, least, worse = grid[0], np.inf, 0
     for one in grid:
         loss = 0.0
         for fitting, choosing in splits:
             loss += float(_losses(choosing, predict(_fit(model, fitting, blocks, ties, **one), choosing)).sum())
-        if loss > least + 1e-6 * abs(least):
+        if loss < least:
+            best, least, worse = one, loss, 0
+        elif loss > least + 1e-6 * abs(least):
+            worse += 1
+        if worse == _PATIENCE:
             break
-        best, least = one, loss
     return best
 
 

@@ -40,6 +40,20 @@ def test_build_never_overwrites_and_leaves_nothing_half_done(capsys, rated, tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_cycles_of_a_judge_are_held_against_noise(capsys, tmp_path):
+    # Twelve prompts on which A > B > C > A in every one of eight votes, in both orders.
+    votes = [{"a": a, "b": b, "ab": [1.0] * 4, "ba": [1.0] * 4} for a, b in ("AB", "BC", "CA")]
+    responses = [{"model": name, "text": f"text {name}"} for name in "ABC"]
+    rows = [{"prompt": f"{n}?", "responses": responses, "judgments": {"ann": votes}} for n in range(12)]
+    (tmp_path / "judged.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = ask(capsys, "build-cyclic", tmp_path / "judged.jsonl", tmp_path / "rings.jsonl", "--judge", "ann")
+    assert code == 0 and "100.0% of 12 triples are cyclic" in out and "The cycles are more than noise" in out
+    once = [{**one, "ab": [1.0], "ba": []} for one in votes]
+    (tmp_path / "once.jsonl").write_text(json.dumps({**rows[0], "judgments": {"ann": once}}))
+    code, out, _ = ask(capsys, "build-cyclic", tmp_path / "once.jsonl", tmp_path / "ring.jsonl", "--judge", "ann")
+    assert code == 0 and "was not tested. Each pair was judged once." in out
+
+
 def test_build_from_judgements_writes_rings_for_the_trainer(capsys, tmp_path):
     ring = [{"a": i, "b": (i + 1) % 3, "ab": 1, "ba": 1} for i in range(3)]
     row = {"prompt": "p", "responses": ["x", "y", "z"], "judgments": {"ann": ring}}
