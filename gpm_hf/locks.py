@@ -12,6 +12,8 @@ from gpm_hf.files import refuse_existing
 
 # By this process: a job takes its output before it loads models, and the loop that writes it asks again.
 _held: set[tuple[str, int]] = set()
+# Where launchers tell a process its number, as accelerate reads it.
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 @contextmanager
@@ -27,15 +29,15 @@ def only_run(output: str | Path, overwrite: bool = True) -> Iterator[None]:
         ValueError: another run has it.
         FileExistsError: it is a file that is there already, and is not to be replaced.
     """
-    output = Path(output)
-    own = (os.path.abspath(output), threading.get_ident())
-    if own in _held or os.environ.get("RANK", "0") != "0":
+    path = Path(os.path.abspath(output))
+    own = (str(path), threading.get_ident())
+    if own in _held or any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
-    with _locked(output.with_name(f".{output.name}.run.lock"), timeout=0) as is_locked:
+    with _locked(path.with_name(f".{path.name}.run.lock"), timeout=0) as is_locked:
         if not is_locked:
             raise ValueError(f"Another run is writing {output}: wait until it has ended, or name another output.")
-        if output.is_file():
+        if path.is_file():
             refuse_existing(output, overwrite)
         _held.add(own)
         try:

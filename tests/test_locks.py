@@ -60,3 +60,10 @@ def test_what_appeared_meanwhile_is_not_replaced(tmp_path):
     with only_run(output):
         output.write_text("mine")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_current_folder_is_an_output(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with only_run("."):
+        assert [path.name for path in tmp_path.iterdir()].count(".here.run.lock") == 1
