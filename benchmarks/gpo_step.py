@@ -8,7 +8,7 @@ backbone.
 Both trainers have the same policy, the same prompts and K, and at each round the same random state, so that they
 sample the same completions of the same length; the learning rate is 0, so that this stays so. A step is generation,
 scoring, loss, backward pass and optimizer. Steps alternate in one process and swap their order at each round; the
-ratio is that of the medians.
+ratio is that of the medians. What the preference model takes of a step is told beside it.
 """
 
 import argparse
@@ -88,6 +88,21 @@ class Stepper:
         trainer.current_gradient_accumulation_steps = 1
         self.batch = next(iter(trainer.get_train_dataloader()))
         self.tokens = None
+        self.scoring = 0.0
+
+    def time_scoring(self):
+        """From now on `scoring` is what the preference model took of the last step, in seconds."""
+        signal = self.trainer.preference_signal
+
+        def timed(*arguments):
+            synchronize()
+            start = time.perf_counter()
+            matrices = signal(*arguments)
+            synchronize()
+            self.scoring = time.perf_counter() - start
+            return matrices
+
+        self.trainer.preference_signal = timed
 
     def step(self, seed):
         """Seconds of one step."""
@@ -163,14 +178,17 @@ def main():
                 preference_processing_class=tokenizer,
             )
         steppers[name] = Stepper(trainer)
+    steppers["GPO"].time_scoring()
 
-    seconds = {name: [] for name in steppers}
+    seconds, scoring = {name: [] for name in steppers}, []
     for number in range(arguments.rounds + 1):
         order = list(steppers) if number % 2 else list(steppers)[::-1]
         for name in order:
             duration = steppers[name].step(seed=number)
             if number > 0:  # the first round warms up
                 seconds[name].append(duration)
+                if name == "GPO":
+                    scoring.append(steppers[name].scoring)
         first, second = (stepper.tokens for stepper in steppers.values())
         if not torch.equal(first.sort(0).values, second.sort(0).values):
             raise RuntimeError("The two trainers sampled different completions: their times cannot be compared.")
@@ -181,9 +199,11 @@ def main():
     labels = {"GRPO": "GRPO, scalar reward", "GPO": "OnlineGPO, GPM"}
     for name, values in seconds.items():
         print(f"{labels[name]:24}{medians[name]:14.3f}{min(values):9.3f}{max(values):9.3f}")
+    print(f"{'  its preference model':24}{statistics.median(scoring):14.3f}{min(scoring):9.3f}{max(scoring):9.3f}")
     print(f"{'ratio':24}{ratio:14.3f}")
     report = {
         "ratio": ratio,
+        "preference_model": scoring,
         "seconds": seconds,
         "medians": medians,
         "settings": {name: str(value) for name, value in vars(arguments).items()},

@@ -23,7 +23,9 @@ import torch
 from transformers.utils import is_flash_attn_2_available, is_torch_flex_attn_available
 
 from gpm_hf.files import written_whole
-from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, preference_matrix
+from gpm_hf.modeling import EncodedGroup, GPMForPreference, preference_matrix
+from gpm_hf.modeling.encoding_gpm import rows_of_groups
+from gpm_hf.modeling.engine_gpm import embed_rows
 from gpm_hf.recipes.heads import find_base_model, unpacked_backbone
 from gpm_hf.scoring import load_preference_model, load_tokenizer
 
@@ -154,9 +156,8 @@ def _log_odds(model: GPMForPreference, groups: list[EncodedGroup]) -> list[torch
 
 
 def _separate_log_odds(model: GPMForPreference, groups: list[EncodedGroup], batch_size: int) -> list[torch.Tensor]:
-    batch = collate_groups(groups, pad_token_id=0)
-    gate_rows = batch.pop("gate_rows")
-    embeddings, scales = model.embed_batch(batch, batch_size)
+    rows, prompt_lengths, gate_rows = rows_of_groups(groups)
+    embeddings, scales = embed_rows(model, rows, prompt_lengths, batch_size)
     parts = embeddings.split([len(group.sequences) for group in groups])
     return [preference_matrix(part, scales[row], model.config.tau).cpu() for part, row in zip(parts, gate_rows)]
 

@@ -24,6 +24,8 @@ from transformers import AutoConfig
 
 from gpm_hf.files import written_whole
 from gpm_hf.modeling import EncodedGroup, GPMConfig, GPMForPreference, collate_groups
+from gpm_hf.modeling.encoding_gpm import rows_of_groups
+from gpm_hf.modeling.engine_gpm import embed_rows
 from gpm_hf.recipes.heads import find_base_model
 from gpm_hf.scoring import load_or_start_preference_model
 from gpm_hf.tables import markdown_table
@@ -137,10 +139,10 @@ def _overhead(model: GPMForPreference, options: argparse.Namespace, prompt: int)
     """Embeddings, scales and what else we do, over the backbone's forward on the same tokens in the same batch."""
     group = random_group(model, prompt, options.response_length, 4)
     batch = collate_groups([group], pad_token_id=0)
-    del batch["gate_rows"]
+    rows, prompt_lengths, _ = rows_of_groups([group])
     ids, mask = batch["input_ids"].to(model.device), batch["attention_mask"].to(model.device)
     ways = {
-        "ours": lambda: model.embed_batch(batch, 4),
+        "ours": lambda: embed_rows(model, rows, prompt_lengths, 4),
         "backbone": lambda: model.model(ids, attention_mask=mask, use_cache=False),
     }
     times = _medians(model, ways, options, 2 * options.rounds)

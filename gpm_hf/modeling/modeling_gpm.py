@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .cache_gpm import CACHE_NAMES
 from .encoding_gpm import encode_group
-from .engine_gpm import count_forwards, embed_groups, embed_rows
+from .engine_gpm import count_forwards, embed_groups
 from .errors_gpm import PromptError, at_prompt
 from .heads_gpm import Float32Linear
 from .loading_gpm import HEADS, GPMPreTrainedModel
@@ -273,24 +273,6 @@ class GPMForPreference(GPMPreTrainedModel):
     def count_forwards(self, groups, batch_size=16, max_batch_tokens=None):
         """The number of passes through the backbone (`int`) that [`~GPMForPreference.embed_groups`] makes of these."""
         return count_forwards(self, groups, batch_size, max_batch_tokens)
-
-    def embed_batch(self, batch, batch_size=16):
-        """
-        Embeds a collated batch of any size in parts, in evaluation mode.
-
-        Args:
-            batch (`dict`): `input_ids`, `attention_mask` and, with a gate, `prompt_lengths`, right-padded, on any
-                device (`collate_groups` without its `gate_rows`).
-            batch_size (`int`, defaults to 16): sequences encoded at once.
-
-        Returns:
-            `tuple`: embeddings of shape (rows, output_dim), and scales of shape (rows, output_dim / 2) or `None`.
-        """
-        lengths = batch["attention_mask"].sum(-1).tolist()
-        rows = [ids[:length] for ids, length in zip(batch["input_ids"].tolist(), lengths)]
-        self.check_vocabulary(rows)
-        prompt_lengths = batch["prompt_lengths"].tolist() if self.config.scale_gate else None
-        return embed_rows(self, rows, prompt_lengths, batch_size)
 
     def preference_scores(self, tokenizer, prompt, responses, batch_size=16, max_batch_tokens=None):
         """
