@@ -115,7 +115,7 @@ class PreferenceSignal(ABC):
         What `work()` returns here. What it refuses on any process, a [`~gpm_hf.modeling.PromptError`] about one of
         `prompts`, is refused on all: they would wait for that one.
         """
-        result, refusal = None, None
+        refusal = None
         try:
             result = work()
         except PromptError as error:
@@ -127,7 +127,7 @@ class PreferenceSignal(ABC):
         for sentence in gather_object([told]):
             if sentence is not None:
                 raise ValueError(sentence) from refusal
-        return result  # type: ignore[return-value]
+        return result
 
 
 class ResponseSignal(PreferenceSignal):

@@ -1,5 +1,7 @@
 """What a user types, and which scorer comes of it."""
 
+import sys
+
 import pytest
 import torch
 
@@ -110,3 +112,23 @@ def test_the_wrong_kind(folders):
         load_scorer(folders["pair"])
     with pytest.raises(ValueError, match="use GPMScorer"):
         load_scorer("reward:" + folders["gpm"])
+
+
+def test_a_function_of_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_preferences.py").write_text(
+        "def longer(prompts, groups):\n"
+        "    return [[[float(len(a) - len(b)) for b in one] for a in one] for one in groups]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    scorer = load_scorer("function:my_preferences.longer")
+    assert scorer.name == "my_preferences.longer"
+    assert scorer(["x"], [["abc", "a"]])[0].tolist() == [[0.0, 2.0], [-2.0, 0.0]]
+    for spec, sentence in {
+        "function:my_preferences.shorter": "The module my_preferences has no shorter",
+        "function:longer": "'longer' is no function: give MODULE.NAME",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            load_scorer(spec)
+    with pytest.raises(ValueError, match=r"so \['dtype'\] mean nothing to it"):
+        load_scorer("function:my_preferences.longer", dtype="float32")
