@@ -189,7 +189,8 @@ def _part(group: Mapping[str, Any], places: list[int]) -> dict[str, Any]:
     """The group with some of its pairs, and the sequences that they need."""
     pairs = [group["pairs"][place] for place in places]
     kept = sorted({number for pair in pairs for number in pair})
-    part = dict(group)
+    # No cycle is whole in a part of it.
+    part = {**group, "is_cyclic": False}
     for name in (*_LABELS, IDENTICAL):
         if name in group:
             part[name] = [group[name][place] for place in places]

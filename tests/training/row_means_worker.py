@@ -31,7 +31,7 @@ options = {
     "logging_steps": 1,
     "disable_tqdm": True,
 }
-if kind in ("reward", "groups", "prompts"):
+if kind in ("reward", "groups", "prompts", "tokens"):
     from gpm_hf import GPMRewardConfig, GPMRewardTrainer
     from gpm_hf.data.columns import dataset_of_rows
     from tests.training.test_groups import RAGGED
@@ -41,6 +41,8 @@ if kind in ("reward", "groups", "prompts"):
     if kind != "reward":  # of 1, 3, 5 and 14 pairs
         rows = dataset_of_rows([*RAGGED, *RAGGED[1:3], RAGGED[0]])
         options["pair_weight"] = "prompt" if kind == "prompts" else "pair"
+    if kind == "tokens":  # batches of any size, all of them in one step
+        options |= {"max_tokens_per_batch": 120, "gradient_accumulation_steps": 50}
     trainer = GPMRewardTrainer(
         build_gpm(embedding_dim=4),
         GPMRewardConfig(str(output / "run"), **options),

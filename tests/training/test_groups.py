@@ -304,6 +304,27 @@ def test_batches_and_parts_of_at_most_so_many_tokens(tmp_path, double, packing):
     assert trainer.train().global_step == 2
 
 
+@pytest.mark.parametrize("most_tokens", [None, 120])
+def test_a_resumed_training_ends_as_one_in_one_go(tmp_path, double, most_tokens):
+    """Killed in the middle of the second epoch."""
+    options = {
+        "per_device_train_batch_size": 1,
+        "max_tokens_per_batch": most_tokens,
+        "max_steps": 9,
+        "save_strategy": "steps",
+        "save_steps": 7,
+    }
+    whole = make_trainer(tmp_path / "a", build_gpm(embedding_dim=4), **options)
+    whole.train()
+    assert 1 < len(whole.get_train_dataloader()) < 7
+    again = make_trainer(tmp_path / "b", build_gpm(embedding_dim=4, seed=5), **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-7"))
+    for (name, one), (_, other) in zip(whole.model.named_parameters(), again.model.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+    losses = [[entry["loss"] for entry in t.state.log_history if "loss" in entry] for t in (whole, again)]
+    assert losses[0] == losses[1]
+
+
 def test_groups_in_a_stream(tmp_path):
     from gpm_hf import GPMRewardTrainer
 

@@ -29,7 +29,7 @@ def launch(output, ranks, kind):
     return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("kind", ["reward", "offline", "groups", "prompts"])
+@pytest.mark.parametrize("kind", ["reward", "offline", "groups", "prompts", "tokens"])
 def test_repeated_rows_count_for_nothing(tmp_path, kind):
     first, second = launch(tmp_path / "two", 2, kind)
     (alone,) = launch(tmp_path / "one", 1, kind)
