@@ -35,8 +35,8 @@ def test_killed_at_any_file_operation(tmp_path, hub_server):
     make_world(tmp_path)
     build_gpm(embedding_dim=4).save_pretrained(tmp_path / "trained")
     build_tokenizer().save_pretrained(tmp_path / "trained")
-    environment = os.environ | hub_server.environment(tmp_path / "home", token="hf_alice")
-    environment |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
+    environment = hub_server.environment(tmp_path / "home", token="hf_alice")
+    environment |= {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
     every = os.environ.get("GPM_HF_EVERY_OPERATION")
     found = []
     for commands, sample in (
