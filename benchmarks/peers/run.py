@@ -8,7 +8,8 @@ Runs the tests of TRL, PEFT and transformers against this package, from a checko
 Take the version that is installed, or the nearest one; source distributions have the tests of transformers and PEFT,
 and those of TRL up to 0.23. The suites' own packages are those that are installed, too; of the checkout only `tests/`
 is read. What they would fetch from the Hub is made here, tiny and random, and so is what they test: see
-`suite_*.py` for what stands in whose place. They need `pip install parameterized` beside `gpm-hf[dev]`.
+`suite_*.py` for what stands in whose place. They need `pip install parameterized
+scikit-learn` beside `gpm-hf[dev]`.
 
 `intended_*.txt` names the tests that fail on purpose, each with its reason. Every other failure is a fault, and then
 the exit status is 1. A line of which no test fails any more is told, so that it can go.
