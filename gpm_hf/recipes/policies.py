@@ -12,6 +12,7 @@ from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring import Scorer, ScorerBase, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
 from gpm_hf.scoring.load_scorer import NO_MODEL
+from gpm_hf.scoring.whole_models import loaded_whole
 
 
 def is_gguf(policy: str) -> bool:
@@ -39,7 +40,7 @@ def load_policy(policy: str, dtype: Any = "auto", **options: Any) -> tuple[Any, 
             model = model.get_base_model()
     else:
         check_one_model(policy, both_formats=True)
-        model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, **options)
+        model = loaded_whole(policy, lambda: AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, **options))
     return model.to(PartialState().device), load_tokenizer(policy, **hub_options)
 
 

@@ -21,6 +21,7 @@ from gpm_hf.identity import weights_digest
 from gpm_hf.modeling import ADAPTER_BASE_NAME, GPMConfig, GPMForPreference, check_one_model
 
 from .repositories import has_file, hub_options_of, model_type_of, with_gguf_file
+from .whole_models import loaded_whole
 
 # The last linear layer of transformers' sequence classification models.
 _HEAD = re.compile(r"\.(score|classifier|classifier\.out_proj)\.(weight|bias)$")
@@ -59,7 +60,7 @@ def load_preference_adapter(name: str, options: dict, dequantize: bool = False) 
     if quantization is not None:
         base_options["quantization_config"] = quantization
     if _base_type(name, base, base_options) == GPMConfig.model_type:
-        model = GPMForPreference.from_pretrained(base, **base_options)
+        model = loaded_whole(base, lambda: GPMForPreference.from_pretrained(base, **base_options))
     else:
         model = GPMForPreference.from_backbone(base, config=config, heads_follow=True, **base_options)
         heads = set(model.heads())
@@ -95,7 +96,7 @@ def load_language_adapter(name: str, is_trainable: bool = False, **options: Any)
         base_options["quantization_config"] = GgufConfig(dequantize=True)
         if base_options.get("dtype") == "auto":
             base_options["dtype"] = "float32"
-    model = AutoModelForCausalLM.from_pretrained(base, **base_options)
+    model = loaded_whole(base, lambda: AutoModelForCausalLM.from_pretrained(base, **base_options))
     return _put_on(model, name, base, options, is_trainable)
 
 

@@ -21,6 +21,7 @@ from .preference_model import load_gguf_language_model
 from .repositories import hub_options_of, with_gguf_file
 from .scorer import name_of
 from .scorer_models import check_complete, resolve_model
+from .whole_models import loaded_whole
 
 RLHFLOW_TEMPLATE = "[CONTEXT] {prompt} [RESPONSE A] {a} [RESPONSE B] {b} \n"
 # The conversation up to the responses, as a chat template.
@@ -175,6 +176,8 @@ def _load(name: str, **options: Any) -> Any:
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
     if config.model_type == GPMConfig.model_type:
         raise ValueError(f"{name} is a general preference model, which answers nothing: use GPMScorer.")
-    model, info = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+    model, info = loaded_whole(
+        name, lambda: AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+    )
     check_complete(name, info, "causal language model")
     return model

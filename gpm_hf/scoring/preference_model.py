@@ -9,6 +9,7 @@ from gpm_hf.modeling import UNKNOWN_DATE, GPMConfig, GPMForPreference, check_one
 
 from .adapters import is_adapter, load_preference_adapter
 from .repositories import hub_options_of, model_type_of, with_gguf_file
+from .whole_models import loaded_whole
 
 
 def load_preference_model(name_or_path, merge=False, **options):
@@ -39,7 +40,7 @@ def load_preference_model(name_or_path, merge=False, **options):
             f"{name_or_path} is a {kind} language model, not a preference model. Train one from it with "
             "`gpm-hf train reward --model_name_or_path ...` or trainers/reward.py."
         )
-    return GPMForPreference.from_pretrained(name_or_path, **options).eval()
+    return loaded_whole(name_or_path, lambda: GPMForPreference.from_pretrained(name_or_path, **options)).eval()
 
 
 def load_or_start_preference_model(name_or_path, gpm_options, **options):
@@ -66,9 +67,10 @@ def load_or_start_preference_model(name_or_path, gpm_options, **options):
         )
     if "gguf_file" in options or model_type_of(name_or_path, options) != GPMConfig.model_type:
         gpm_options = {name: value for name, value in gpm_options.items() if value is not None}
-        return GPMForPreference.from_backbone(name_or_path, **gpm_options, **options), True
+        options |= gpm_options
+        return loaded_whole(name_or_path, lambda: GPMForPreference.from_backbone(name_or_path, **options)), True
     check_gpm_options(GPMConfig.from_pretrained(name_or_path, **hub_options), gpm_options, f"{name_or_path}")
-    return GPMForPreference.from_pretrained(name_or_path, **options), False
+    return loaded_whole(name_or_path, lambda: GPMForPreference.from_pretrained(name_or_path, **options)), False
 
 
 def check_gpm_options(config, gpm_options, name):

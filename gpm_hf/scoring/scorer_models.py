@@ -12,6 +12,7 @@ from gpm_hf.modeling import check_one_model
 from .adapters import is_adapter, is_classifier_adapter, load_classifier_adapter
 from .preference_model import load_tokenizer
 from .repositories import hub_options_of
+from .whole_models import loaded_whole
 
 
 def resolve_model(
@@ -89,6 +90,8 @@ def load_classifier(name: str, check_config: Callable[[str, Any], None], kind: s
     # First, because loading a large model of the wrong kind takes minutes.
     asked = {"num_labels": options["num_labels"]} if "num_labels" in options else {}
     check_config(name, AutoConfig.from_pretrained(name, **hub_options_of(options), **asked))
-    model, info = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True, **options)
+    model, info = loaded_whole(
+        name, lambda: AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True, **options)
+    )
     check_complete(name, info, kind)
     return model

@@ -3,10 +3,12 @@
 from typing import Any
 
 from accelerate.utils import is_peft_model
+from transformers import AutoModelForCausalLM
 
 from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
-from gpm_hf.scoring.preference_model import load_tokenizer
+from gpm_hf.scoring.preference_model import load_tokenizer, whole_models
+from gpm_hf.scoring.whole_models import check_whole
 
 
 def load_if_adapter(
@@ -26,7 +28,8 @@ def load_if_adapter(
 
     Raises:
         ValueError: for a second adapter; for a folder with the weights of two models; where the base is gone or
-            another model; for a kind of adapter that cannot be trained here.
+            another model; for a kind of adapter that cannot be trained here; for a model of remote code that loading
+            leaves unfilled.
     """
     if peft_config is not None:
         _check_kind(peft_config)
@@ -36,7 +39,13 @@ def load_if_adapter(
         return model, processing_class
     check_one_model(model, both_formats=True)
     options = {name: value for name, value in (args.model_init_kwargs or {}).items() if value is not None}
+    options.setdefault("trust_remote_code", args.trust_remote_code)
     if not is_adapter(model, options):
+        if options["trust_remote_code"]:
+            # TRL loads it; what is left unfilled then would be left so here.
+            where = {name: value for name, value in options.items() if name != "device_map"}
+            with whole_models():
+                check_whole(model, lambda: AutoModelForCausalLM.from_pretrained(model, **where))
         return model, processing_class
     if peft_config is not None:
         raise ValueError(
@@ -44,7 +53,6 @@ def load_if_adapter(
             "its base and save that first."
         )
     options.setdefault("dtype", "float32")
-    options.setdefault("trust_remote_code", args.trust_remote_code)
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
     if processing_class is None:
