@@ -102,7 +102,7 @@ def load_language_adapter(name: str, is_trainable: bool = False, **options: Any)
 
 def load_classifier_adapter(name: str, kind: str = "reward model", **options: Any) -> Any:
     """
-    An adapter of a sequence classification model, merged into its base.
+    An adapter of a sequence classification model, merged into its base where it can be.
 
     Args:
         name: a Hub id or folder.
@@ -110,12 +110,13 @@ def load_classifier_adapter(name: str, kind: str = "reward model", **options: An
         options: for `from_pretrained` of the base; `revision` is the adapter's.
 
     Returns:
-        A sequence classification model of transformers, with as many labels as the adapter's head has.
+        A sequence classification model of transformers, with as many labels as the adapter's head has (with virtual
+        tokens: PEFT's wrapper of one).
 
     Raises:
         ValueError: where the base is gone or another model, or neither base nor adapter has a head.
     """
-    _, base, base_options = _read(name, options)
+    adapter_config, base, base_options = _read(name, options)
     _base_type(name, base, base_options)
     labels = _labels_of(name, options)
     if labels is not None:
@@ -131,7 +132,10 @@ def load_classifier_adapter(name: str, kind: str = "reward model", **options: An
             f"{name} is an adapter of {base} without the weights of {missing[0]!r}, which would be random numbers: it "
             f'is no {kind}. Train it with task_type="SEQ_CLS", by which PEFT saves the head.'
         )
-    model = _put_on(model, name, base, options).merge_and_unload()
+    model = _put_on(model, name, base, options)
+    # Virtual tokens stay outside. Such a model is read one length at a time: it says something else when it is padded.
+    if not adapter_config.is_prompt_learning:
+        model = model.merge_and_unload()
     # Its tokenizer is the one beside the adapter.
     model.config.name_or_path = model.name_or_path = name
     return model

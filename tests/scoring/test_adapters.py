@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 
+import peft
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from gpm_hf import GPMForPreference, load_preference_model
-from gpm_hf.scoring import load_scorer
+from gpm_hf.scoring import RewardModelScorer, load_scorer
 from gpm_hf.scoring.adapters import load_classifier_adapter, load_language_adapter
 from tests.conftest import backbone_config, build_tokenizer, save_backbone
 
@@ -204,3 +205,27 @@ class TestLanguageModel:
 def test_backbone_configuration_has_two_layers():
     """The test of fewer layers relies on it."""
     assert backbone_config().num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("method", ["PromptTuningConfig", "PrefixTuningConfig"])
+def test_a_reward_model_with_virtual_tokens_scores_as_one_sequence_alone(method, tmp_path):
+    """PEFT gives another reward to a row that is padded: the scorer pads none, from a folder and as an object."""
+    torch.manual_seed(0)
+    tokenizer, base = build_tokenizer(), save_backbone(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    model.config.pad_token_id = 0
+    config = getattr(peft, method)(num_virtual_tokens=3, task_type="SEQ_CLS")
+    model = peft.get_peft_model(model, config).eval()
+    model.save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    answers = ["Short.", "A much longer answer, with an example.", "It is."]
+    rewards = []
+    for answer in answers:
+        messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]
+        ids = torch.tensor([tokenizer.apply_chat_template(messages)["input_ids"]])
+        with torch.no_grad():
+            rewards.append(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0])
+    rewards = torch.stack(rewards)
+    for scorer in (load_scorer(f"reward:{tmp_path / 'reward'}"), RewardModelScorer(model, tokenizer)):
+        (found,) = scorer(["Why?"], [answers])
+        torch.testing.assert_close(found, rewards[:, None] - rewards[None], atol=1e-4, rtol=0)
