@@ -38,7 +38,7 @@ CORPUS = [
 def one_thread():
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("GPM_HF_TEST_THREADS", "1")))
 
 
 def build_tokenizer(chat=True, bos=False, pad_is_eos=False, padding_side="right"):
