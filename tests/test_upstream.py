@@ -41,6 +41,7 @@ NAMES: dict[str, dict[str, str]] = {
         "_get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, batch_size, "
         "compute_entropy, compute_aux_loss)": "the log-ratios of GPO's loss, and the divergence from the start",
         "_tokenize_prompts(prompts)": "the initial policy and opponents read prompts as GRPO does",
+        "_generate(prompts)": "nobody would look whether what is sampled is from the policy",
         "_generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)": "the start's answers",
         "_tag_names": CARD,
         "_name": CARD,
