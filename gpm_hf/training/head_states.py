@@ -171,7 +171,7 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
 def _units(sequences: list[_Sequence], model: GPMForPreference) -> list[list[int]]:
     """
     Which sequences are encoded together, by their places: those of one prompt, where that is encoded once for three or
-    more and so saves a third of the tokens, and all others alone; in the order of the first of each.
+    more and so saves a quarter of the tokens, and all others alone; in the order of the first of each.
     """
     by_prompt: dict[bytes, list[int]] = {}
     for place, sequence in enumerate(sequences):
@@ -179,10 +179,11 @@ def _units(sequences: list[_Sequence], model: GPMForPreference) -> list[list[int
     units = []
     for places in by_prompt.values():
         first = sequences[places[0]]
-        prompt = first.ids[: first.prompt_length].tolist()
-        group = EncodedGroup([sequences[place].ids.tolist() for place in places], prompt)
-        shares = len(places) >= 3 and len(prompt) >= LEAST_SHARED and can_share_prompts(model)
-        shares = shares and group.prompt_is_worth_sharing
+        lengths = [len(sequences[place].ids) for place in places]
+        shares = len(places) >= 3 and can_share_prompts(model)
+        # After its prompt each has something of its own.
+        shares &= LEAST_SHARED <= first.prompt_length < min(lengths)
+        shares &= 4 * first.prompt_length * (len(places) - 1) >= sum(lengths)
         units += [places] if shares else [[place] for place in places]
     return sorted(units)
 
