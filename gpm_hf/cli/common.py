@@ -46,8 +46,9 @@ def _check_device(device: str) -> None:
     import torch
 
     found = ["cpu"]
-    if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        kind = accelerator.type
         found += [kind, *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()))]
     if device not in found:
         raise ValueError(

@@ -73,7 +73,8 @@ def _iterate(options: argparse.Namespace) -> None:
     from gpm_hf.training import OfflineGPOConfig
 
     logging.disable_progress_bar()
-    parser = TrlParser((IterateConfig, OfflineGPOConfig), prog="gpm-hf iterate POLICY")
+    kinds: Any = (IterateConfig, OfflineGPOConfig)
+    parser = TrlParser(kinds, prog="gpm-hf iterate POLICY")
     policy = run_iterate(*parser.parse_args_and_config(["--policy", options.policy, *options.options]))
     print(f"The last policy is in {policy}.")
 

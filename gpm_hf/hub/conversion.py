@@ -236,7 +236,8 @@ def _read_backbone_config(folder: Path, source: str) -> Any:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{source} is a {model_type} model, not a causal language model with preference heads.")
     # The authors' class is in no library; what the backbone is a part of is the language model.
-    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+    language_model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    config.architectures = [language_model.__name__]
     # A path of this machine means nothing to others: keep it out of the saved configuration.
     config.name_or_path = ""
     return config
@@ -399,7 +400,9 @@ def _write_weights(
     model: GPMForPreference, tensors: dict[str, _Stored], folder: Path, max_shard_size: int | str
 ) -> tuple[int, int]:
     """Writes the shards and their index as `save_pretrained` does; returns the bytes and the number of files."""
-    dtypes = {name: torch.float32 if name in HEADS.values() else model.config.dtype for name in tensors}
+    dtypes: dict[str, Any] = {
+        name: torch.float32 if name in HEADS.values() else model.config.dtype for name in tensors
+    }
     # Without storage: sizes are all that the plan needs.
     shells = {name: torch.empty(tensors[name].shape, dtype=dtypes[name], device="meta") for name in tensors}
     pattern = SAFE_WEIGHTS_NAME.replace(".safetensors", "{suffix}.safetensors")

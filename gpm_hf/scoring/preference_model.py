@@ -1,6 +1,7 @@
 """Loading a preference model from what holds one: a saved model, a LoRA adapter, a language model to start from."""
 
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.integrations import deepspeed as hf_deepspeed
@@ -129,7 +130,8 @@ def whole_models():
     if not hf_deepspeed.is_deepspeed_zero3_enabled():
         yield
         return
-    config = hf_deepspeed._hf_deepspeed_config_weak_ref()
+    weak_ref: Any = hf_deepspeed._hf_deepspeed_config_weak_ref
+    config = weak_ref()
     hf_deepspeed.unset_hf_deepspeed_config()
     try:
         yield

@@ -79,7 +79,7 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
     card: dict = {"dataset_name": script_args.dataset_name}
     if training_args.win_rate_prompts and trainer.is_world_process_zero():
         picture = Path(training_args.output_dir, "progress.png")
-        plot_policy_progress(picture, trainer.state.log_history, without_paths(model_args.model_name_or_path))
+        plot_policy_progress(picture, trainer.state.log_history, without_paths(str(model_args.model_name_or_path)))
         card["plots"] = {picture.name: "Win rate against the initial policy, KL divergence from it, and length."}
     trainer.create_model_card(**card)
     trainer.accelerator.print(f"Saved to {training_args.output_dir}.")

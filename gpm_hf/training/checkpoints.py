@@ -12,6 +12,7 @@ from accelerate.logging import get_logger
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from typing_extensions import override
 
 from gpm_hf.files import written_whole
 
@@ -31,11 +32,12 @@ class WholeCheckpointsMixin(Trainer):
     means the last whole checkpoint.
     """
 
-    _metrics: dict[str, dict[str, list[float]]]
+    _metrics: Any
     _total_train_tokens: int
     # Summed over the steps before this call of `train`.
     _earlier_losses = 0.0
 
+    @override
     def train(self, resume_from_checkpoint=None, trial=None, ignore_keys_for_eval=None):
         """
         As the parent's.
@@ -57,6 +59,7 @@ class WholeCheckpointsMixin(Trainer):
         finally:
             self.remove_callback(resumes)
 
+    @override
     def _run_epoch(self, *arguments, **options):
         # The parent's loop asks only after a step whether it was the last.
         if self.state.global_step >= self.state.max_steps:
@@ -91,6 +94,7 @@ class WholeCheckpointsMixin(Trainer):
         logger.warning(f"Going on from {whole[-1]}.")
         return str(whole[-1])
 
+    @override
     def _save_checkpoint(self, model, trial):
         folder = Path(self._get_output_dir(trial=trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         unlogged = float(self.accelerator.gather(self._tr_loss.detach()).mean())
@@ -108,6 +112,7 @@ class WholeCheckpointsMixin(Trainer):
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
 
+    @override
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         # The state is written next, by one process: what the others have to write is there before.
@@ -127,6 +132,7 @@ class WholeCheckpointsMixin(Trainer):
         self._total_loss_scalar -= unlogged
         self._earlier_losses = float(found["losses"])
 
+    @override
     def log(self, logs, start_time=None):
         """As the parent's; the last `train_loss` is that of the whole training."""
         if "train_loss" in logs and self._earlier_losses:
@@ -140,6 +146,7 @@ class _GoOn(TrainerCallback):
     def __init__(self, trainer: WholeCheckpointsMixin, checkpoint: str | os.PathLike | None):
         self.trainer, self.checkpoint = trainer, checkpoint
 
+    @override
     def on_train_begin(self, args, state, control, **kwargs):
         if self.checkpoint is not None:
             self.trainer.take_up_figures(os.fspath(self.checkpoint))

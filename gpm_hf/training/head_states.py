@@ -25,6 +25,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from datasets.utils import tqdm
 from safetensors.torch import load_file, save
+from typing_extensions import override
 
 from gpm_hf.data.collator import sequences_of
 from gpm_hf.files import written_whole
@@ -69,6 +70,7 @@ class HeadStates:
         self.files, self.starts = files, starts
         self._open: dict[int, dict[str, torch.Tensor]] = {}
 
+    @override
     def __reduce__(self):
         return type(self), (self.files, self.starts)
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
+from typing_extensions import override
 
 from gpm_hf.files import written_whole
 from gpm_hf.training.opponents import decode_completions, text_tokenizer
@@ -119,7 +120,7 @@ class InitialPolicy:
         prompt_ids, token_ids, completions = self._respond()
         stored_ids = [answers.token_ids[index] for index in self.local]
         log_probs = self._log_probs(prompt_ids, stored_ids)
-        start = pad([torch.tensor(answers.log_probs[index]) for index in self.local], padding_value=0.0)
+        start = pad([torch.tensor(answers.log_probs[index]) for index in self.local], padding_value=0)
         divergences = sampled_divergence(start.to(log_probs.device), log_probs)
         divergences = self.trainer.accelerator.gather(divergences)[: self.size]
 
@@ -187,11 +188,13 @@ class ProgressCallback(TrainerCallback):
     def __init__(self, trainer):
         self.trainer = trainer
 
+    @override
     def on_train_begin(self, args, state, control, **kwargs):
         if self.trainer.initial_policy.answers is not None:
             return  # from the checkpoint, or from an earlier call of `train`
         self.trainer.initial_policy.sample()
 
+    @override
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % args.win_rate_steps == 0 or state.global_step == state.max_steps:
             for name, value in self.trainer.initial_policy.measure().items():

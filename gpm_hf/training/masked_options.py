@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from typing_extensions import override
+
 from gpm_hf.masking import masked
 
 
@@ -16,6 +18,7 @@ class MaskedOptionsMixin:
         """As the parent's, secrets masked."""
         return masked(super().to_dict())  # type: ignore[misc]
 
+    @override
     def __str__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
 

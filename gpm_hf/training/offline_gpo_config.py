@@ -3,6 +3,7 @@
 from dataclasses import MISSING, dataclass, field, fields
 
 from trl import DPOConfig
+from typing_extensions import override
 
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
@@ -83,6 +84,7 @@ class OfflineGPOConfig(MaskedOptionsMixin, DPOConfig):
         metadata={"help": "Compute the reference's log-probabilities once, before the training, and keep no model."},
     )
 
+    @override
     def __post_init__(self):
         if self.loss_type not in LOSS_TYPES:
             raise ValueError(f"loss_type={self.loss_type!r} is unknown: choose one of {LOSS_TYPES}.")

@@ -1,6 +1,7 @@
 """Offline preference optimisation by regression of log-ratios: GPO, SPPO, LN-GPO and REBEL on TRL's DPOTrainer."""
 
 import textwrap
+from typing import Any
 
 import torch
 from accelerate.logging import get_logger
@@ -8,6 +9,7 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first
+from typing_extensions import override
 
 from gpm_hf.data.columns import check_text_columns
 from gpm_hf.identity import tied_to_versions
@@ -84,7 +86,8 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
             are not those of the initial policy; and as in [`OfflineGPOConfig`].
     """
 
-    _signature_columns: list[str] | None
+    args: OfflineGPOConfig
+    _signature_columns: Any
     _tag_names = ["trl", "gpm-hf", "offline-gpo"]
     _name = "Offline GPO"
     _paper = {
@@ -162,6 +165,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
 
     # --- data -------------------------------------------------------------------------------------------------------
 
+    @override
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         check_text_columns(dataset, f"The {dataset_name} data set")
         dataset = tied_to_versions(dataset)
@@ -192,6 +196,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
                 dataset = dataset.map(add_length, fn_kwargs=options)
         return dataset if sides == PAIR else dataset.remove_columns(sorted(double))
 
+    @override
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
             names = [f"{side}_{kind}" for side in PAIR for kind in ("ids", "target")]
@@ -200,6 +205,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
 
     # --- the reference ----------------------------------------------------------------------------------------------
 
+    @override
     def _precompute_ref_logps(self, dataset, name, batch_size):
         if "ref_chosen_logps" in get_dataset_column_names(dataset):
             if self._reference_is_given:
@@ -209,6 +215,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
             return dataset
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
+    @override
     def compute_ref_log_probs(self, model, inputs):
         """As in TRL, one tensor of shape (B,) for each of chosen and rejected; of single responses twice the same."""
         rows, responses = inputs["targets"].shape
@@ -218,10 +225,12 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
 
     # --- the loss ---------------------------------------------------------------------------------------------------
 
+    @override
     def rows_in(self, batch):
         """The number of rows in a batch, of one or two responses each."""
         return len(batch["weights"])
 
+    @override
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """
         Mean over rows of weight * mean over the row's responses of (beta log pi_theta(y|x)/pi_t(y|x) - target)^2, for
@@ -320,6 +329,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
 
     # --- the Hub ----------------------------------------------------------------------------------------------------
 
+    @override
     def run_record(self, dataset_name=None, tags=None):
         """What this run was and measured, see [`policy_record`]."""
         preference = f"`{self.preference_name}`" if self.preference_name else "a preference model not recorded"

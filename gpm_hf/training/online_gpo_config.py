@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trl import GRPOConfig
+from typing_extensions import override
 
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
@@ -175,6 +176,7 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         default=20, metadata={"help": "Optimizer steps between two comparisons with the initial policy."}
     )
 
+    @override
     def __post_init__(self):
         # Before GRPO's own checks, whose sentences speak of advantages.
         for name in ("num_generations", "num_generations_eval"):

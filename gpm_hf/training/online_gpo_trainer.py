@@ -4,6 +4,7 @@ import inspect
 import textwrap
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import get_config_model_id
+from typing_extensions import override
 
 from gpm_hf.modeling import has_cycle, preference_matrix
 from gpm_hf.scoring import Scorer
@@ -96,6 +98,9 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
     # The groups being scored: K, their row numbers (G, K), the preference model's log-odds and all sources' (G, K, K),
     # or (G, K + M, K + M) with the opponent's responses after the policy's; what `preference` has to say.
     _group_size: int
+    args: OnlineGPOConfig
+    model: Any
+    _signature_columns: Any
     _groups: torch.Tensor
     _preference_scores: torch.Tensor
     _scores: torch.Tensor
@@ -232,6 +237,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         """
         return self._mean_scores
 
+    @override
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         groups = self._groups_of(prompts, self._group_size)
         theirs = None if self.opponent is None else self.opponent.respond(groups, inputs, prompts)
@@ -324,17 +330,21 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         self._drop_logs()
         return self._groups, self._scores
 
+    @override
     def _generate(self, prompts):
         self.sampling.look()
         return super()._generate(prompts)
 
+    @override
     def _generate_single_turn(self, prompt_ids, *args, **kwargs):
         self.sampling.check_lengths(prompt_ids)
         return super()._generate_single_turn(prompt_ids, *args, **kwargs)
 
+    @override
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         return super()._get_per_token_logps_and_entropies(self.sampling.reader(model), *args, **kwargs)
 
+    @override
     def _generate_and_score_completions(self, inputs):
         mode = "train" if self.model.training else "eval"
         self._group_size = self.num_generations if mode == "train" else self.num_generations_eval
@@ -353,6 +363,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         self._metrics[mode]["gpo/groups_with_cycle"].append(has_cycle(own_scores).float().mean().item())
         return output
 
+    @override
     def _set_signature_columns_if_needed(self):
         super()._set_signature_columns_if_needed()
         if COLUMN not in self._signature_columns:
@@ -367,6 +378,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
     # --- the loss ---------------------------------------------------------------------------------------------------
 
+    @override
     def _compute_loss(self, model, inputs):
         """
         Mean over samples of ( beta log pi_theta(y|x)/pi_t(y|x) - (s_hat(y|x) - beta log Z) )^2, which is equation 5.3
@@ -427,11 +439,13 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
+    @override
     def write_beside_state(self, folder):
         super().write_beside_state(folder)
         if self.initial_policy is not None:
             self.initial_policy.save(folder / _INITIAL_POLICY_FILE)
 
+    @override
     def check_checkpoint(self, folder):
         super().check_checkpoint(folder)
         if self.initial_policy is not None:
@@ -445,6 +459,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
     # --- the Hub -------------------------------------------------------------------------------------------------
 
+    @override
     def run_record(self, dataset_name=None, tags=None):
         """What this run was and measured, see [`policy_record`]."""
         return policy_record(self, self._preference_name, "online", dataset_name, tags)
@@ -470,7 +485,8 @@ def _describe(preference_model, reward_funcs):
         if isinstance(source, Scorer):
             return name_of(source.name)
         if isinstance(source, nn.Module):
-            return name_of(source.config.name_or_path) or type(source).__name__
+            config: Any = source.config
+            return name_of(config.name_or_path) or type(source).__name__
         return source.__name__ if inspect.isfunction(source) else type(source).__name__
 
     sources = [preference_model] if preference_model is not None else []
@@ -493,6 +509,7 @@ def _check_number_of_prompts(dataset, args):
 class _SaveStepsCheck(TrainerCallback):
     """A generation is not part of a checkpoint, so it pays to write one where a new generation is due."""
 
+    @override
     def on_train_begin(self, args, state, control, **kwargs):
         generate_every = args.num_iterations * args.steps_per_generation
         accumulated = args.gradient_accumulation_steps

@@ -25,6 +25,7 @@ from trl.chat_template_utils import parse_response
 from trl.data_utils import is_conversational
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import create_model_from_path, pad
+from typing_extensions import override
 
 from gpm_hf.generation.sampling_check import causal_lm
 from gpm_hf.modeling.cache_gpm import cache_argument
@@ -110,6 +111,7 @@ class StoredOpponent(Opponent):
     messages. Reward functions get the tokens of their text as `completion_ids`.
     """
 
+    @override
     def completions(self, rows, prompts, numbers):
         completions = [self._response(*one) for one in zip(rows, prompts, numbers)]
         texts = [
@@ -158,6 +160,7 @@ class ReferenceOpponent(Opponent):
         """What gives the models that the responses come from, each by itself."""
         return [self.as_it_was]
 
+    @override
     def completions(self, rows, prompts, numbers):
         trainer = self.trainer
         prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
@@ -229,9 +232,11 @@ class MixtureOpponent(ReferenceOpponent):
                 "virtual ones to the policy's: use LoRA, or opponent='reference'."
             )
 
+    @override
     def parts(self):
         return [lambda: unwrapped_for_generation(self.trainer, self.trainer.model_wrapped), self.as_it_was]
 
+    @override
     @contextmanager
     def player(self):
         cached = self.generation_config.use_cache is not False

@@ -10,6 +10,7 @@ from datasets import Dataset, IterableDataset
 from trl import DPOTrainer
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.utils import global_then_local_main_first
+from typing_extensions import override
 
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.identity import tied_to_versions
@@ -35,6 +36,7 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
     _folder: TemporaryDirectory | None = None
     _train_rows_over_max_length: int | None = None
 
+    @override
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         dataset = tied_to_versions(dataset)
         columns = get_dataset_column_names(dataset)
@@ -78,6 +80,7 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
             )
         return kept
 
+    @override
     def _precompute_ref_logps(self, dataset, name, batch_size):
         if isinstance(dataset, Dataset) and not dataset.cache_files:
             dataset = self._on_disk(dataset)

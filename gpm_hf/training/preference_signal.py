@@ -13,7 +13,7 @@ row and column of the matrix are NaN, and the rest of its group is scored withou
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType, gather, gather_object
 from torch import nn
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.models import prepare_deepspeed, prepare_fsdp
+from typing_extensions import override
 
 from gpm_hf.modeling import EmptyResponseError, GPMConfig, PromptError, at_prompt, is_empty
 from gpm_hf.scoring import (
@@ -138,13 +139,15 @@ class ResponseSignal(PreferenceSignal):
 
     scorer: ResponseScorer
 
+    @override
     def prepare(self, accelerator: Any) -> None:
         super().prepare(accelerator)
         if accelerator.distributed_type == DistributedType.DEEPSPEED and is_deepspeed_zero3_enabled():
             self.scorer.shard(lambda module: prepare_deepspeed(module, accelerator))
         elif accelerator.distributed_type == DistributedType.FSDP:
-            self.scorer.shard(lambda module: prepare_fsdp(module, accelerator))
+            self.scorer.shard(lambda module: cast(nn.Module, prepare_fsdp(module, accelerator)))
 
+    @override
     def __call__(self, prompts: list, completions: list, groups: list[list[int]]) -> list[torch.Tensor]:
         rows = gather(self.rows(prompts, completions))
         every_prompt = gather_object(list(prompts))
@@ -234,6 +237,7 @@ class GroupSignal(PreferenceSignal):
         self.function = scorer.function if isinstance(scorer, CallableScorer) else scorer
         self.reads_empty = isinstance(scorer, CallableScorer) or not isinstance(scorer, ScorerBase)
 
+    @override
     def __call__(self, prompts: list, completions: list, groups: list[list[int]]) -> list[torch.Tensor]:
         prompts, completions = gather_object(list(prompts)), gather_object(list(completions))
         kept = [

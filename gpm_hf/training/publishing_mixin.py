@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.publishing import publish
@@ -20,13 +23,17 @@ class PublishingMixin(OneModelMixin):
     no pickles (`training_args.bin`) and no checkpoints.
     """
 
+    hub_model_id: Any
     _last_saved: tuple[str, int] | None = None
 
     def run_record(self, dataset_name=None, tags=None) -> RunRecord:
         """What this run was and measured."""
         raise NotImplementedError
 
-    def create_model_card(self, model_name=None, dataset_name=None, tags=None, plots=None):
+    @override
+    def create_model_card(  # type: ignore[override]  # TRL's arguments, which transformers' has not
+        self, model_name=None, dataset_name=None, tags=None, plots=None
+    ):
         """
         Writes the record of this run and, from it, the card `README.md`.
 
@@ -58,17 +65,20 @@ class PublishingMixin(OneModelMixin):
     def _saved_in(self, folder):
         return os.path.realpath(folder), self.state.global_step
 
+    @override
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if not self.control.should_save:
             self._last_saved = self._saved_in(self.args.output_dir if output_dir is None else output_dir)
 
+    @override
     def save_model(self, output_dir=None, _internal_call=False):
         """As the parent's; saved by name into the output folder, the model gets its record and card too."""
         super().save_model(output_dir, _internal_call)
         if not _internal_call and output_dir in (None, self.args.output_dir):
             self.create_model_card()
 
+    @override
     def _push_from_checkpoint(self, checkpoint_folder):
         """
         Nothing goes to the Hub before the end. The parent would upload the whole output folder at each checkpoint,
@@ -80,6 +90,7 @@ class PublishingMixin(OneModelMixin):
                 'Choose hub_strategy="end": the final model is uploaded in one commit.'
             )
 
+    @override
     def push_to_hub(
         self, commit_message="End of training", blocking=True, token=None, revision=None, private=None, **card
     ):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from trl import RewardConfig
+from typing_extensions import override
 
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
@@ -168,6 +169,7 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
         metadata={"help": "Of groups with `ratings`: log-odds of margin for each unit by which two ratings differ."},
     )
 
+    @override
     def __post_init__(self):
         super().__post_init__()
         if self.pair_weight not in ("pair", "prompt"):

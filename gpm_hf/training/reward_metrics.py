@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from typing_extensions import override
 
 from gpm_hf.data.preference_rows import IDENTICAL
 from gpm_hf.training.group_batches import BatchPairs, whole_groups
@@ -73,6 +74,7 @@ class PairMetricsMixin(RowMeansMixin):
             metrics["mean_probability"].extend(log_odds.sigmoid().tolist())
             metrics["mean_log_odds"].extend(log_odds.tolist())
 
+    @override
     def means_of(self, recorded):
         """As the parent's; the loss is a mean by the pairs' weights."""
         means = super().means_of(recorded)

@@ -3,7 +3,7 @@
 import copy
 import os
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.integrations import is_fsdp_enabled
 from transformers.utils import ModelOutput
 from trl import RewardTrainer
+from typing_extensions import override
 
 from gpm_hf.data.collator import PreferenceCollator, collate_states
 from gpm_hf.data.group_rows import GROUP_COLUMNS
@@ -92,7 +93,11 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
 
     _tag_names = ["trl", "gpm-hf", "preference-model", "reward-trainer"]
     _name = "GPM"
-    _signature_columns: list[str] | None
+    args: GPMRewardConfig
+    model: Any
+    train_dataset: Any
+    data_collator: Any
+    _signature_columns: Any
 
     def __init__(
         self,
@@ -269,13 +274,15 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
         options.setdefault("trust_remote_code", args.trust_remote_code)
         return {name: value for name, value in options.items() if value is not None}
 
+    @override
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         is_prepared = isinstance(dataset, Dataset) and {"chosen_row", "sequence_rows", "sequence_ids"} & set(
             dataset.column_names
         )
         if is_prepared:
             return dataset  # `evaluate` on a data set that `__init__` prepared
-        dataset, grouped, dropped = prepare_preferences(dataset, processing_class, self.gpm.config, args, dataset_name)
+        config = cast(GPMConfig, self.gpm.config)
+        dataset, grouped, dropped = prepare_preferences(dataset, processing_class, config, args, dataset_name)
         if isinstance(dataset, IterableDataset):
             if args.train_heads_only:
                 raise ValueError("train_heads_only keeps states on disk, row by row; a streamed data set has no rows.")
@@ -315,6 +322,7 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             dataset = with_head_states(dataset, self.gpm, args.head_states_batch_size)
         return dataset
 
+    @override
     def _get_train_sampler(self, train_dataset=None):
         most_tokens = self.args.max_tokens_per_batch
         if most_tokens is None:
@@ -331,10 +339,12 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             shuffle=self.args.train_sampling_strategy == "random",
         )
 
+    @override
     @property
     def _batches_differ(self):
         return super()._batches_differ or self.args.max_tokens_per_batch is not None
 
+    @override
     def predict(self, test_dataset, *arguments, **options):
         """
         As the parent's, for the data sets that `evaluate` takes; predictions are one log-odds per pair, those of
@@ -348,19 +358,23 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             output = output._replace(predictions=np.concatenate([row[:count] for row, count in rows]))
         return output
 
+    @override
     def _set_signature_columns_if_needed(self):
         if self._signature_columns is None:
             columns = [*TOKEN_COLUMNS, *GROUP_COLUMNS, "prompt_ids", *ROW_COLUMNS, *LABEL_COLUMNS, IDENTICAL]
             self._signature_columns = [*columns, self.args.length_column_name]
 
+    @override
     def rows_in(self, batch):
         """The number of pairs or groups in a batch, whichever collator made it."""
         return rows_in(batch)
 
+    @override
     def weight_of(self, batch):
         """The number of pairs that count or, with `pair_weight="prompt"`, of prompts."""
         return pair_weights(batch, self.args.pair_weight == "prompt").sum()
 
+    @override
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         mode = "train" if self.model.training else "eval"
         labels = {name: inputs.pop(name) for name in (*LABEL_COLUMNS, IDENTICAL) if name in inputs}
@@ -391,6 +405,7 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
         # `compute_metrics` receives the log-odds: of all outputs only they have one row per pair or group.
         return (loss, ModelOutput(loss=loss, log_odds=pairs.padded(log_odds))) if return_outputs else loss
 
+    @override
     def _write_model(self, folder, state_dict):
         with _of_class(self.gpm, self._gpm_class):
             super()._write_model(folder, state_dict)
@@ -398,6 +413,7 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             # An adapter of a plain language model says neither what the heads are nor how to run them.
             self.gpm.save_config_and_code(folder)
 
+    @override
     def run_record(self, dataset_name=None, tags=None):
         """What this run was and measured, see [`preference_model_record`]."""
         return preference_model_record(self, dataset_name, tags)

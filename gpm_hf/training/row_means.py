@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import pad_across_processes
 from datasets import Dataset
 from transformers import Trainer
+from typing_extensions import override
 
 # Which rows of a batch count: those that accelerate did not repeat to fill it up.
 COUNTED = "counted"
@@ -43,8 +44,10 @@ class NamedEvaluationsMixin(Trainer):
     `metric_key_prefix="test"`, so `metric_for_best_model` and the card find them. TRL calls all of them `eval_...`.
     """
 
-    _metrics: dict[str, dict[str, list[float]]]
+    model: Any
+    _metrics: Any
 
+    @override
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
@@ -53,10 +56,12 @@ class NamedEvaluationsMixin(Trainer):
         recorded.clear()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         means = self.means_of(recorded)
-        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
+        metrics: Any = output.metrics
+        metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         recorded.clear()  # or `log` would add them once more
         return output
 
+    @override
     def hyperparameter_search(self, *arguments, **options):
         """Refused: see the message."""
         raise NotImplementedError(f"hyperparameter_search is not offered. {NO_SEARCH}")
@@ -76,11 +81,13 @@ class CompletionMeansMixin(NamedEvaluationsMixin):
     # How much the batches of the running evaluation weigh; under "" by their completions.
     _weights: dict[str, list[float]]
 
+    @override
     def evaluation_loop(self, *arguments, **options):
         """As the parent's, batches weighed."""
         self._weights = defaultdict(list)
         return super().evaluation_loop(*arguments, **options)
 
+    @override
     def prediction_step(self, model, inputs, *arguments, **options):
         """As the parent's, with the size of the batch taken down."""
         self._weights[""].append(len(inputs))
@@ -94,6 +101,7 @@ class CompletionMeansMixin(NamedEvaluationsMixin):
         if mode == "eval":
             self._weights[name].append(total[1].item())
 
+    @override
     def means_of(self, recorded):
         """A NaN is what was undefined in a batch, and `None` what was undefined in all."""
         means: dict[str, float | None] = {}
@@ -117,7 +125,8 @@ class RowMeansMixin(NamedEvaluationsMixin):
     rows count. For a stream, whose rows are not known beforehand, repeated rows count.
     """
 
-    loss_is_scaled_for_ga = True  # by the number of rows of the whole step, see `mean_over_rows`
+    _tp_size: int
+    loss_is_scaled_for_ga: Any = True  # by the number of rows of the whole step, see `mean_over_rows`
 
     def rows_in(self, batch: dict[str, Any]) -> int:
         """The number of rows that a batch was made of."""
@@ -127,6 +136,7 @@ class RowMeansMixin(NamedEvaluationsMixin):
         """How much a batch counts in a mean: the number of its rows that count."""
         return batch[COUNTED].sum()
 
+    @override
     def _get_num_items_in_batch(self, batch_samples, device):
         """Rows of an optimizer step (or of one batch of an evaluation) on all processes, by [`weight_of`]."""
         for batch in batch_samples:
@@ -158,6 +168,7 @@ class RowMeansMixin(NamedEvaluationsMixin):
     def _batches_differ(self) -> bool:
         return self.args.train_sampling_strategy == "batch_rebalance"
 
+    @override
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As the parent's, of a batch that knows which of its rows count."""
         self._get_num_items_in_batch([inputs], self.args.device)

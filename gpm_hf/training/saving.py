@@ -3,8 +3,10 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import is_peft_model
+from typing_extensions import override
 
 from gpm_hf.files import written_whole
 from gpm_hf.identity import weights_digest
@@ -19,12 +21,16 @@ class OneModelMixin(WholeCheckpointsMixin):
     [`~gpm_hf.modeling.saved_as_one_model`].
     """
 
+    model: Any
+
+    @override
     def train(self, *arguments, **options):
         """As the parent's, but for an adapter that could not be saved in the end."""
         if is_peft_model(self.model):
             check_base_elsewhere(self.model.active_peft_config.base_model_name_or_path, self.args.output_dir)
         return super().train(*arguments, **options)
 
+    @override
     def _save(self, output_dir=None, state_dict=None):
         folder = output_dir if output_dir is not None else self.args.output_dir
         if not self.args.should_save:
@@ -42,6 +48,7 @@ class OneModelMixin(WholeCheckpointsMixin):
             with written_whole(Path(folder, ADAPTER_BASE_NAME)) as file:
                 json.dump({"weights_sha256": weights_digest(base, both_formats=True)}, file)
 
+    @override
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         check_one_model(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)

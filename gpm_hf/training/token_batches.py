@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
+from typing_extensions import override
 
 
 class TokenBatchSampler(BatchRebalanceSampler):
@@ -54,6 +55,7 @@ class TokenBatchSampler(BatchRebalanceSampler):
         # Rows one by one: some come twice, as whenever rows do not divide evenly.
         self.batches += self.batches[: -len(self.batches) % processes]
 
+    @override
     def __iter__(self) -> Iterator[list[int]]:
         order = list(range(len(self.batches)))
         if self.shuffle:
@@ -62,5 +64,6 @@ class TokenBatchSampler(BatchRebalanceSampler):
         for place in order[self.rank :: self.processes]:
             yield self.batches[place]
 
+    @override
     def __len__(self) -> int:
         return len(self.batches) // self.processes
