@@ -67,7 +67,10 @@ def work(command, folder, root):
         from tests.training import test_checkpoints
 
         makers = (test_checkpoints.reward, test_checkpoints.offline, test_checkpoints.online_gpo)
-        trainer = makers[TRAINERS.index(command)](output, save_steps=1, max_steps=3, logging_steps=1)
+        # A generation is used for two steps: a checkpoint between them goes on with another one, which is said.
+        each = 2 if command == "online trainer" else 1
+        options = {"save_steps": each, "logging_steps": each, "max_steps": 4 if each == 2 else 3}
+        trainer = makers[TRAINERS.index(command)](output, **options)
         from gpm_hf.training.checkpoints import whole_checkpoints
 
         trainer.train(resume_from_checkpoint=True if whole_checkpoints(output)[0] else None)
