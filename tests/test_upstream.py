@@ -27,7 +27,7 @@ TRAINER = "transformers.trainer:Trainer"
 MODEL = "transformers.modeling_utils:PreTrainedModel"
 CONFIG = "transformers.configuration_utils:PreTrainedConfig"
 PIPELINE = "transformers.pipelines.base:Pipeline"
-CARD = "the tags, the name and the citation of a trainer's card are its own"
+CARD = "the tags and the name of a trainer's card are its own"
 SIGNATURE = "columns of ours would be dropped from the batches"
 ADDED_UP = "the metrics of ours are logged with TRL's, as means between two logs"
 TOKENS = "tokens seen are counted and go on after a resume"
@@ -45,7 +45,6 @@ NAMES: dict[str, dict[str, str]] = {
         "_generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)": "the start's answers",
         "_tag_names": CARD,
         "_name": CARD,
-        "_paper": CARD,
         "self._metrics": ADDED_UP,
         "self._total_train_tokens": TOKENS,
         "self._pending_metrics": "what reward functions log about an opponent's responses is dropped",
@@ -70,7 +69,6 @@ NAMES: dict[str, dict[str, str]] = {
         "_set_signature_columns_if_needed": f"targets and weights: {SIGNATURE}",
         "_tag_names": CARD,
         "_name": CARD,
-        "_paper": CARD,
         "compute_ref_log_probs(model, inputs)": "the reference of single responses",
         "self._metrics": ADDED_UP,
         "self._total_train_tokens": TOKENS,

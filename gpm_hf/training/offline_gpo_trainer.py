@@ -1,6 +1,5 @@
 """Offline preference optimisation by regression of log-ratios: GPO, SPPO, LN-GPO and REBEL on TRL's DPOTrainer."""
 
-import textwrap
 from typing import Any
 
 import torch
@@ -90,19 +89,6 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
     _signature_columns: Any
     _tag_names = ["trl", "gpm-hf", "offline-gpo"]
     _name = "Offline GPO"
-    _paper = {
-        "title": "Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment",
-        "id": "2410.02197",
-        # docstyle-ignore
-        "citation": textwrap.dedent("""\
-            @inproceedings{zhang2025beyond,
-                title     = {{Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment}},
-                author    = {Yifan Zhang and Ge Zhang and Yue Wu and Kangping Xu and Quanquan Gu},
-                booktitle = {International Conference on Machine Learning},
-                year      = 2025,
-                eprint    = {arXiv:2410.02197},
-            }"""),
-    }
 
     def __init__(
         self,

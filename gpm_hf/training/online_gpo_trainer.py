@@ -1,7 +1,6 @@
 """Online General Preference Optimization: GRPO's machinery, GPO's regression (paper section 5)."""
 
 import inspect
-import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -108,19 +107,6 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
     _tag_names = ["trl", "gpm-hf", "online-gpo"]
     _name = "Online GPO"
-    _paper = {
-        "title": "Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment",
-        "id": "2410.02197",
-        # docstyle-ignore
-        "citation": textwrap.dedent("""\
-            @inproceedings{zhang2025beyond,
-                title     = {{Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment}},
-                author    = {Yifan Zhang and Ge Zhang and Yue Wu and Kangping Xu and Quanquan Gu},
-                booktitle = {International Conference on Machine Learning},
-                year      = 2025,
-                eprint    = {arXiv:2410.02197},
-            }"""),
-    }
 
     def __init__(
         self,
