@@ -66,10 +66,12 @@ def pair_weights(batch: dict[str, Any], by_prompt: bool) -> torch.Tensor:
     How much each pair of a batch counts in the mean: 1, or 1 over the number of its prompt's pairs, and 0 for those of
     rows that do not count; shape (P,).
     """
+    rows = batch[COUNTED]
     if "pair_counts" not in batch:
-        return batch[COUNTED]
-    counted = batch[COUNTED].repeat_interleave(batch["pair_counts"])
-    return counted * batch["pair_weights"] if by_prompt else counted
+        return rows
+    # Rows are counted on the device of the training, where the batch may not be yet.
+    counted = rows.repeat_interleave(batch["pair_counts"].to(rows.device))
+    return counted * batch["pair_weights"].to(rows.device) if by_prompt else counted
 
 
 def whole_groups(pairs: BatchPairs, sides: torch.Tensor, log_odds: torch.Tensor) -> torch.Tensor:
