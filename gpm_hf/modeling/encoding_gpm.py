@@ -61,7 +61,7 @@ class EncodedGroup:
         return 3 * saved >= sum(len(ids) for ids in self.sequences)
 
 
-def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_date=TEMPLATE_DATE):
+def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_date=TEMPLATE_DATE, must_differ=True):
     """
     Tokenises one prompt with its responses.
 
@@ -78,22 +78,24 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_d
             the last token is overwritten by EOS, and the gate reads the last token of the first message.
         template_date (`str`, *optional*): the date that a chat template writes, see [`GPMConfig`]; `None` is the
             clock's, which is for policies alone.
+        must_differ (`bool`, defaults to `True`): whether to refuse two responses that differ and have the same tokens,
+            so that no model could tell them apart. Where a policy samples, such are no fault, and their score is 0.
 
     Returns:
         [`EncodedGroup`]
 
     Raises:
         ValueError: no responses, an empty response, a shape that is not understood, messages without a chat template,
-            or a template that cannot render the messages, leaves out a part of them, or makes the same tokens of two
-            responses that differ in more than white space.
+            or a template that cannot render the messages, leaves out a part of them, or (`must_differ`) makes the same
+            tokens of two responses that differ in more than white space.
     """
     group = read_group(prompt, responses)
     prompt, responses = group.prompt, group.responses
     if prompt_format != "reference":
         if isinstance(prompt, str) and tokenizer.chat_template is None:
-            return _encode_text(tokenizer, prompt, responses, group.why_no_prompt)
+            return _encode_text(tokenizer, prompt, responses, group.why_no_prompt, must_differ)
         if prompt is None and isinstance(responses[0], str):
-            return _encode_text(tokenizer, prompt, responses, group.why_no_prompt)
+            return _encode_text(tokenizer, prompt, responses, group.why_no_prompt, must_differ)
     elif prompt is None:
         raise ValueError(
             'prompt_format="reference" needs an explicit prompt, as its gate reads the first message: here '
@@ -112,7 +114,8 @@ def encode_group(tokenizer, prompt, responses, prompt_format="clean", template_d
     else:
         prompt_ids = None if prompt is None else template.ids(prompt, add_generation_prompt=True)
         encoded = EncodedGroup(list(map(template.ids, conversations)), prompt_ids, group.why_no_prompt)
-    check_distinct(encoded.sequences, replies, template.name)
+    if must_differ:
+        check_distinct(encoded.sequences, replies, template.name)
     return encoded
 
 
@@ -175,7 +178,7 @@ def rows_of_groups(groups, with_prompts=True):
     return rows, lengths, gate_rows
 
 
-def _encode_text(tokenizer, prompt, responses, why_no_prompt):
+def _encode_text(tokenizer, prompt, responses, why_no_prompt, must_differ):
     """Plain text: prompt and response concatenated, EOS at the end."""
     if tokenizer.eos_token_id is None:
         raise ValueError("Plain text ends with EOS, and the tokenizer has none: set `tokenizer.eos_token`.")
@@ -187,7 +190,8 @@ def _encode_text(tokenizer, prompt, responses, why_no_prompt):
         ids = tokenizer(prompt + response)["input_ids"]
         # The tokenizer may add EOS itself.
         sequences.append(ids if ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id])
-    check_distinct(sequences, responses)
+    if must_differ:
+        check_distinct(sequences, responses)
     prompt_ids = tokenizer(prompt)["input_ids"] if prompt else None
     if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id:
         prompt_ids = prompt_ids[:-1]

@@ -62,10 +62,13 @@ def load_sampler(
 
 
 def load_placed_scorer(spec: str, batch_size: int = 16) -> Scorer:
-    """A scorer by its description, on this process's device; see [`~gpm_hf.scoring.load_scorer`]."""
-    if spec.partition(":")[0] in NO_MODEL:
-        return load_scorer(spec)
-    return load_scorer(spec, batch_size=batch_size, device=str(PartialState().device))
+    """A scorer of a policy's samples by its description, on this process's device; see [`load_scorer`]."""
+    has_model = spec.partition(":")[0] not in NO_MODEL
+    options = {"batch_size": batch_size, "device": str(PartialState().device)} if has_model else {}
+    scorer = load_scorer(spec, **options)
+    if isinstance(scorer, ScorerBase):
+        scorer.must_differ = False
+    return scorer
 
 
 def check_readable(scorer: Scorer, prompts: list[Any], source: str) -> None:

@@ -65,7 +65,9 @@ class GPMScorer(ResponseScorer):
         self.width = config.output_dim + (config.output_dim // 2 if config.scale_gate else 0)
 
     def encode(self, prompt: Any, responses: list) -> EncodedGroup:
-        group = encode_group(self.tokenizer, prompt, responses, **self.model.config.encoding_options)
+        group = encode_group(
+            self.tokenizer, prompt, responses, must_differ=self.must_differ, **self.model.config.encoding_options
+        )
         longest = max(len(ids) for ids in (*group.sequences, group.prompt_ids or []))
         check_length(longest, self.model.context_length, "the prompt with a response", "")
         return group

@@ -118,7 +118,9 @@ class RewardModelScorer(ResponseScorer):
         if not self.text_pair:
             if self.plain_text and are_strings:
                 prompt, responses = None, [prompt + response for response in responses]
-            group = encode_group(self.tokenizer, prompt, responses, template_date=self.template_date)
+            group = encode_group(
+                self.tokenizer, prompt, responses, template_date=self.template_date, must_differ=self.must_differ
+            )
             return [Row(ids) for ids in group.sequences]
         if not are_strings:
             raise ValueError("with `text_pair` the prompt and the responses must be strings.")

@@ -76,9 +76,12 @@ class ScorerBase(ABC):
 
     Attributes:
         model: the model, of scorers that have one.
+        must_differ: whether different responses that become the same tokens are refused. Where a policy samples, two
+            may differ in nothing that is read (their reasoning), which is no fault: they are equals, with score 0.
     """
 
     model: Any = None
+    must_differ = True
 
     def __init__(
         self,

@@ -82,6 +82,8 @@ class PreferenceSignal(ABC):
     def __init__(self, scorer: Scorer):
         self.scorer = scorer
         self.device: Any = None
+        if isinstance(scorer, ScorerBase):
+            scorer.must_differ = False
         if isinstance(scorer, ScorerBase) and scorer.model is not None:
             scorer.model.eval().requires_grad_(False)
 

@@ -236,3 +236,22 @@ def test_a_completion_that_is_empty_once_rendered_is_unscorable(accelerator):
     assert scores[0].isnan().all() and scores[:, 0].isnan().all()
     right = model.preference_scores(tokenizer, "Why?", ["Because.", "No."])
     torch.testing.assert_close(scores[1:, 1:], right, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("embedding_dim", [4, 1])
+def test_samples_that_differ_in_what_is_not_read_are_equals(accelerator, embedding_dim):
+    """A scorer refuses such responses of a user's; a policy samples the same answer after other reasoning."""
+    from gpm_hf.scoring import GPMScorer
+    from tests.modeling.chat_templates import tokenizer_for
+
+    tokenizer = tokenizer_for("deepseek_r1_distill")
+    model = build_gpm(embedding_dim=embedding_dim)
+    model.model.resize_token_embeddings(len(tokenizer))
+    texts = ["<think>a</think>Because.", "<think>b</think>Because.", "No."]
+    with pytest.raises(ValueError, match=r"Responses 0 and 1 differ, but .* makes the same tokens of both"):
+        GPMScorer(model, tokenizer)(["Why?"], [texts])
+    signal = signal_of(model, accelerator, tokenizer)
+    (scores,) = signal(["Why?"] * 3, messages(texts), [[0, 1, 2]])
+    right = model.preference_scores(tokenizer, "Why?", ["Because.", "No."])[0, 1]
+    assert scores[0, 1] == 0 and right.abs() > 0.1
+    torch.testing.assert_close(scores[:2, 2], right.expand(2), atol=1e-4, rtol=0)
