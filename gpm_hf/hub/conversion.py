@@ -423,9 +423,7 @@ def _write_shard(tensors: dict[str, _Stored], dtypes: dict[str, torch.dtype], fi
     with ExitStack() as stack:
         sources = sorted({stored.file for stored in tensors.values()})
         opened = {path: stack.enter_context(safe_open(path, framework="pt")) for path in sources}
-        shard = {
-            name: opened[stored.file].get_tensor(stored.name).to(dtypes[name]) for name, stored in tensors.items()
-        }
+        shard = {name: opened[of.file].get_tensor(of.name).to(dtypes[name]) for name, of in tensors.items()}
         save_file(shard, file, metadata={"format": "pt"})
 
 

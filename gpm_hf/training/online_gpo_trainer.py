@@ -1,22 +1,17 @@
 """Online General Preference Optimization: GRPO's machinery, GPO's regression (paper section 5)."""
 
 import inspect
-import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
-from torch import nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import get_config_model_id
 from typing_extensions import override
 
 from gpm_hf.modeling import has_cycle, preference_matrix
-from gpm_hf.scoring import Scorer
 from gpm_hf.training.initial_policy import InitialPolicy, ProgressCallback
 from gpm_hf.training.losses import (
     divergence_terms,
@@ -28,14 +23,10 @@ from gpm_hf.training.losses import (
     squared_residuals,
 )
 from gpm_hf.training.online_gpo_config import OnlineGPOConfig
+from gpm_hf.training.online_rounds import SaveStepsCheck, as_list, check_number_of_prompts, describe_sources
 from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both, text_tokenizer
 from gpm_hf.training.policy_adapter import load_if_adapter
-from gpm_hf.training.preference_signal import (
-    PreferenceSignal,
-    RewardSignal,
-    group_by_prompt,
-    load_preference_signal,
-)
+from gpm_hf.training.preference_signal import PreferenceSignal, RewardSignal, group_by_prompt, load_preference_signal
 from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.row_means import CompletionMeansMixin
@@ -132,7 +123,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         if model is not name:
             # TRL would say that they are ignored.
             args.model_init_kwargs, kwargs["quantization_config"] = None, None
-        _check_number_of_prompts(train_dataset, args)
+        check_number_of_prompts(train_dataset, args)
         interactive = [name for name in ("tools", "rollout_func", "environment_factory") if kwargs.get(name)]
         if interactive and args.win_rate_prompts:
             raise ValueError(
@@ -144,9 +135,9 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
                 "opponent='self' plays on equal terms."
             )
 
-        reward_funcs = _as_list(reward_funcs)
-        preference_name = _describe(preference_model, reward_funcs)
-        processing_classes = _as_list(reward_processing_classes) or [None] * len(reward_funcs)
+        reward_funcs = as_list(reward_funcs)
+        preference_name = describe_sources(preference_model, reward_funcs)
+        processing_classes = as_list(reward_processing_classes) or [None] * len(reward_funcs)
         reward_models = []
         for index, (source, tokenizer) in enumerate(zip(reward_funcs, processing_classes)):
             if isinstance(source, (str, PreTrainedModel)):
@@ -201,7 +192,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
             self.generation_config if by_transformers else None,
         )
         self.opponent = make_opponent(self, model, initial, kwargs.get("quantization_config"))
-        self.add_callback(_SaveStepsCheck())
+        self.add_callback(SaveStepsCheck())
         self.data_sources = data_sources(train_dataset)
         self.was_given_a_name = isinstance(model, str)
         # After those that were given come the environments that own their rewards.
@@ -453,57 +444,3 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
 
 # What models of images read beside ids and masks is in a batch under the names of this method's options.
 _MODEL_INPUTS = tuple(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
-
-
-def _as_list(value):
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _describe(preference_model, reward_funcs):
-    """Who prefers, for the card: Hub ids, names of folders and of functions."""
-
-    def name_of(source):
-        if isinstance(source, str):
-            kind, colon, name = source.rpartition(":")
-            return kind + colon + (Path(name).name if Path(name).exists() else name)
-        if isinstance(source, Scorer):
-            return name_of(source.name)
-        if isinstance(source, nn.Module):
-            config: Any = source.config
-            return name_of(config.name_or_path) or type(source).__name__
-        return source.__name__ if inspect.isfunction(source) else type(source).__name__
-
-    sources = [preference_model] if preference_model is not None else []
-    return ", ".join(f"`{name_of(source)}`" for source in [*sources, *reward_funcs])
-
-
-def _check_number_of_prompts(dataset, args):
-    """TRL drops incomplete batches: with too few prompts it would train for no step at all."""
-    needed = args.generation_batch_size // args.num_generations
-    # A streamed data set has no length, and no data set at all is for GRPO to judge.
-    if isinstance(dataset, Dataset) and len(dataset) < needed:
-        raise ValueError(
-            f"The training set has {len(dataset)} prompts, but one generation needs {needed} (generation_batch_size "
-            f"{args.generation_batch_size} / num_generations {args.num_generations}), so no step would be taken. "
-            "Lower `per_device_train_batch_size`, `steps_per_generation` or `gradient_accumulation_steps`, raise "
-            "`num_generations`, or add prompts."
-        )
-
-
-class _SaveStepsCheck(TrainerCallback):
-    """A generation is not part of a checkpoint, so it pays to write one where a new generation is due."""
-
-    @override
-    def on_train_begin(self, args, state, control, **kwargs):
-        generate_every = args.num_iterations * args.steps_per_generation
-        accumulated = args.gradient_accumulation_steps
-        if args.save_strategy == "steps" and state.save_steps * accumulated % generate_every:
-            warnings.warn(
-                f"save_steps={state.save_steps} is not a multiple of the {generate_every}/{accumulated} optimizer "
-                "steps that one generation is used for (num_iterations * steps_per_generation / "
-                "gradient_accumulation_steps): a run resumed from such a checkpoint generates anew and differs from "
-                "the uninterrupted one.",
-                stacklevel=2,
-            )

@@ -13,12 +13,12 @@ draws the same.
 """
 
 import copy
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from accelerate.utils import gather_object, is_peft_model
-from transformers import DynamicCache, GenerationConfig, ProcessorMixin
+from transformers import GenerationConfig, ProcessorMixin
 from transformers.generation import GenerationMode
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl.chat_template_utils import parse_response
@@ -28,7 +28,7 @@ from trl.trainer.utils import create_model_from_path, pad
 from typing_extensions import override
 
 from gpm_hf.generation.sampling_check import causal_lm
-from gpm_hf.modeling.cache_gpm import cache_argument
+from gpm_hf.training.geometric_mixture import geometric_mixture
 from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
 
 COLUMN = "opponent_responses"
@@ -251,53 +251,6 @@ class MixtureOpponent(ReferenceOpponent):
                     geometric_mixture(causal_lm(policy), causal_lm(reference), self.mixture_coef, cached=cached),
                 ):
                     yield policy
-
-
-@contextmanager
-def geometric_mixture(policy, reference, mixture_coef, as_reference=nullcontext, cached=True):
-    """
-    Within it the policy's logits are those of the mixture ~ policy^(1 - alpha) * reference^alpha. Logits are mixed
-    before anything is done to them: at temperature T the mixture is that of both distributions at T.
-
-    A hook on the policy's forward: the reference reads what the policy reads (positions and masks of padded prompts
-    included), and is run as often on every process, which sharded weights need.
-
-    Args:
-        policy, reference (`torch.nn.Module`): causal language models; the reference may be the policy itself.
-        mixture_coef (`float`): alpha, in (0, 1).
-        as_reference (`Callable`, *optional*): gives a context in which `reference` is the reference policy.
-        cached (`bool`, *optional*): whether the policy generates with a cache; the reference then has one too.
-
-    The context is for one call of `generate`: the reference's cache is made once.
-    """
-    cache = DynamicCache(config=policy.config.get_text_config(decoder=True))
-    name = cache_argument(policy)
-    asks_reference = False
-
-    def mix(module, args, kwargs, output):
-        nonlocal asks_reference
-        if asks_reference:
-            return
-        if cached and not isinstance(kwargs.get(name), DynamicCache):
-            raise ValueError(
-                "opponent='mixture' gives the reference a cache like the policy's, which must be transformers' "
-                f"DynamicCache, and the argument {name!r} of {type(policy).__name__} holds "
-                f"{type(kwargs.get(name)).__name__}: leave `cache_implementation` and `use_cache` at their defaults, "
-                "and take a model whose code is made for the installed transformers."
-            )
-        asks_reference = True
-        try:
-            with as_reference():
-                other = reference(*args, **{**kwargs, **({name: cache} if cached else {})})
-        finally:
-            asks_reference = False
-        output.logits = torch.lerp(output.logits.float(), other.logits.float(), mixture_coef)
-
-    handle = policy.register_forward_hook(mix, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def text_tokenizer(processing_class):

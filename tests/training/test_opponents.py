@@ -223,7 +223,7 @@ def test_mixture_distribution(backbone):
     Each token of a padded batch is drawn from softmax((1 - alpha) log pi + alpha log pi_ref), at a temperature, both
     computed without padding or cache. Absolute positions and windows of 16 tokens included.
     """
-    from gpm_hf.training.opponents import geometric_mixture
+    from gpm_hf.training.geometric_mixture import geometric_mixture
 
     policy, reference = build_policy(0, backbone).eval(), build_policy(1, backbone).eval()
     rows, ids, mask = padded_inputs()
@@ -254,7 +254,7 @@ def test_limits_of_the_mixture():
     """alpha near 0 is the policy, near 1 the reference."""
     from transformers import DynamicCache
 
-    from gpm_hf.training.opponents import geometric_mixture
+    from gpm_hf.training.geometric_mixture import geometric_mixture
 
     policy, reference = build_policy(0).eval(), build_policy(1).eval()
     ids = torch.tensor([[5, 17, 80, 33, 9]])
