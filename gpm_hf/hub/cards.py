@@ -21,7 +21,10 @@ _TEMPLATES = {"preference_model": "preference_model.md", "policy": "policy.md"}
 
 
 def write_card(
-    folder: str | Path, repo: str | None = None, license: str | None = None, with_results: bool = True
+    folder: str | Path,
+    repo: str | None = None,
+    license: str | None = None,
+    results: list[dict[str, Any]] | None = None,
 ) -> Path:
     """
     Writes `README.md` into a folder of a saved model, from its configuration, the record of its run and the results of
@@ -31,7 +34,7 @@ def write_card(
         folder: a preference model, an adapter of one, or an aligned policy, as the trainers save them.
         repo: the Hub id under which it can be loaded. Default: the folder's name, without where it is.
         license: the base model's licence, as the Hub calls it; remembered.
-        with_results: whether to read `results/`. A trainer does not: what lies there is of earlier weights.
+        results: what to state, by default what lies in `results/`. A trainer states none: that is of earlier weights.
 
     Returns:
         The file's path.
@@ -43,7 +46,7 @@ def write_card(
     """
     folder = Path(folder)
     check_one_model(folder)
-    record, results = RunRecord.load(folder), load_results(folder) if with_results else []
+    record, results = RunRecord.load(folder), load_results(folder) if results is None else results
     if record.kind not in _TEMPLATES:
         raise ValueError(f"{folder} holds a {record.kind!r}; there are cards for {sorted(_TEMPLATES)}.")
     license = record.license = license or record.license

@@ -114,12 +114,12 @@ def publish(
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} has no .safetensors file: it holds no saved model.")
     check_one_model(folder)
-    if with_results:
-        load_results(folder)  # refuses those of other weights
+    results = load_results(folder) if with_results else []  # refuses those of other weights
     with scratch_folder("push") as scratch:
-        staged, replaced = _stage(folder, scratch / "repo", merge, base_model, with_results)
+        staged, replaced = _stage(folder, scratch / "repo", merge, base_model, with_results, dry_run)
         if (staged / RECORD_FILE).is_file() and not card_was_edited(staged):
-            write_card(staged, repo=repo, license=license)
+            # A merged model is another one than what was measured.
+            write_card(staged, repo=repo, license=license, results=None if merge else results)
         else:
             _check_card(staged / "README.md", folder)
         files = sorted(path for path in staged.rglob("*") if path.is_file())
@@ -160,7 +160,7 @@ def _is_leftover(name: str) -> bool:
 
 
 def _stage(
-    folder: Path, staged: Path, merge: bool, base_model: str | None, with_results: bool
+    folder: Path, staged: Path, merge: bool, base_model: str | None, with_results: bool, dry_run: bool
 ) -> tuple[Path, list[str]]:
     """The repository's files in a folder of their own, large ones as links; and what was replaced in them."""
     staged.mkdir()
@@ -197,8 +197,8 @@ def _stage(
             record.base_model, record.base_revision = base_model, ""
         record.save(staged)
     replaced += _strip_paths(staged)
-    if replaced:
-        # What was measured on the folder's model was measured on this one.
+    if replaced and not dry_run:
+        # What was measured on the folder's model was measured on this one. An adapter's base is asked for at the Hub.
         for path in staged.glob(f"{RESULTS_FOLDER}/*.json"):
             result = json.loads(path.read_text(encoding="utf-8")) | {"model_sha256": model_digest(staged)}
             path.write_text(report_text(result, indent=1), encoding="utf-8")

@@ -13,6 +13,7 @@ tokens as one sequence, compute what the responses' own sequences would, and lea
   copies of its prompt's keys and values.
 """
 
+import zlib
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +27,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask, flex_attention_mask, sdpa_mask
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
-SUFFIX = "_with_shared_prompts"
+# Attention is registered by name for the whole process, in which other versions of this file may be loaded, with the
+# models that they were saved with: each has names of its own.
+_MARK = "_with_shared_prompts"
+SUFFIX = f"{_MARK}_{zlib.crc32(__name__.encode()):08x}"
+
+
+def plain_attention(name):
+    """The name that transformers gives to an attention implementation which a version of this file has taken over."""
+    return name.partition(_MARK)[0]
 
 
 class Parts(NamedTuple):
@@ -284,7 +293,7 @@ def flash_attention(module, query, key, value, attention_mask, dropout=0.0, scal
         dropout=dropout,
         softmax_scale=scaling,
         target_dtype=get_target_dtype(query, module),
-        attn_implementation=module.config._attn_implementation.removesuffix(SUFFIX),
+        attn_implementation=plain_attention(module.config._attn_implementation),
         **kwargs,
     )
     return output[..., :size], None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .cache_gpm import CACHE_NAMES
-from .packed_attention_gpm import IMPLEMENTATIONS, SUFFIX, Parts
+from .packed_attention_gpm import IMPLEMENTATIONS, SUFFIX, Parts, plain_attention
 
 
 class SharedPrompts(NamedTuple):
@@ -86,7 +86,7 @@ def packing_obstacle(model):
     # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
     config = model.config.text_config
     kind, attention = config.model_type, config._attn_implementation
-    if attention.removesuffix(SUFFIX) not in IMPLEMENTATIONS:
+    if plain_attention(attention) not in IMPLEMENTATIONS:
         return f"{kind} attends by {attention!r}, and only attn_implementation={list(IMPLEMENTATIONS)} share prompts."
     if not backbone._supports_attention_backend:
         return f"{kind} does not attend through the AttentionInterface of transformers."
@@ -123,7 +123,7 @@ def pool_packed(model, input_ids, attention_mask, prompt_lengths, response_lengt
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     # What the attention layers read, also when gradient checkpointing runs them again; it is not saved.
-    attention = model.config.text_config._attn_implementation.removesuffix(SUFFIX)
+    attention = plain_attention(model.config.text_config._attn_implementation)
     model.config.text_config._attn_implementation = attention + SUFFIX
     sliding_window = model.config.text_config.to_dict().get("sliding_window")
     shared = share_prompts(attention, attention_mask, prompt_lengths, response_lengths, sliding_window)

@@ -32,6 +32,7 @@ from gpm_hf.files import written_whole
 from gpm_hf.identity import versions
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
 from gpm_hf.modeling.engine_gpm import can_share_prompts, long_rope_from, pool_shared
+from gpm_hf.modeling.packed_attention_gpm import plain_attention
 
 logger = get_logger(__name__)
 
@@ -299,7 +300,7 @@ def _fingerprint(keys: list[bytes], model: GPMForPreference) -> str:
     backbone = model.model
     settings = {
         "class": type(backbone).__name__,
-        "attention": backbone.config._attn_implementation,
+        "attention": plain_attention(backbone.config._attn_implementation),
         "shards": (SHARD_TOKENS, LEAST_TOKENS),
         "versions": versions("modeling", "training/head_states.py"),
     }

@@ -60,7 +60,7 @@ class PublishingMixin(OneModelMixin):
             record.plots = dict(plots or {})
             record.weights_sha256 = weights_digest(self.args.output_dir)
             record.save(self.args.output_dir)
-            write_card(self.args.output_dir, repo=self.hub_model_id, with_results=False)
+            write_card(self.args.output_dir, repo=self.hub_model_id, results=[])
 
     def _saved_in(self, folder):
         return os.path.realpath(folder), self.state.global_step

@@ -105,7 +105,7 @@ def test_results_of_other_weights_are_refused(folder, rings):
         load_results(folder)
     with pytest.raises(ValueError, match="evaluate again, or remove"):
         write_card(folder)
-    write_card(folder, with_results=False)
+    write_card(folder, results=[])
     (folder / "results" / "other.json").write_text("[]")
     (folder / "results" / "cyclic.json").unlink()
     with pytest.raises(ValueError, match="no result of `gpm-hf eval"):

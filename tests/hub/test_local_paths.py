@@ -164,7 +164,7 @@ def test_an_edited_card_with_a_path_is_refused(trained, tmp_path):
 
     folder = tmp_path / "model"
     shutil.copytree(trained, folder)
-    write_card(folder, with_results=False)
+    write_card(folder, results=[])
     with open(folder / "README.md", "a") as file:
         file.write(f"\nLies in {folder}.\n")
     with pytest.raises(ValueError, match="names the local path"):

@@ -1,13 +1,14 @@
 """A prompt and its responses in one row: the states and gradients of separate sequences, and each prompt paid once."""
 
 import copy
+import importlib.util
 import itertools
 
 import pytest
 import torch
 
 from gpm_hf import GPMConfig, GPMForPreference
-from gpm_hf.modeling import packing_obstacle
+from gpm_hf.modeling import packed_attention_gpm, packing_obstacle
 from gpm_hf.modeling.packed_attention_gpm import OwnSections
 from gpm_hf.modeling.packing_gpm import share_prompts
 from tests.conftest import backbone_config, build_gpm, draw_gate
@@ -140,6 +141,22 @@ def test_many_responses_have_sections_of_their_own(architecture, sizes):
     for states, wanted in zip(found, expected, strict=True):
         assert torch.allclose(states, wanted, atol=3e-5, rtol=1e-5)
     assert_same_gradients(gradients(model, found), gradients(original, expected))
+
+
+def test_versions_of_the_code_do_not_meet_in_one_process():
+    """Whatever else has been loaded, with a model that brought its own, a model attends by its own version."""
+    spec = importlib.util.spec_from_file_location("published.packed_attention_gpm", packed_attention_gpm.__file__)
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)  # registers its functions
+    assert other.SUFFIX != packed_attention_gpm.SUFFIX
+    groups = [(list(range(3, 12)), [list(range(20, 40))] * 3 + [[7, 8]])]
+    model, batch = build("llama"), pack(groups)
+    assert isinstance(share_prompts("sdpa", *[batch[name] for name in list(batch)[1:]], None).plan, OwnSections)
+    for name in ("sdpa", f"sdpa{other.SUFFIX}"):  # as it is loaded, and as the other version left it
+        model.config.text_config._attn_implementation = name
+        assert packing_obstacle(model) is None
+        states = model(**batch).response_states
+        assert torch.allclose(states, separate_states(build("llama"), groups)[0], atol=3e-5, rtol=1e-5)
 
 
 def test_the_drawn_groups_are_varied():
