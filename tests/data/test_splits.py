@@ -44,6 +44,8 @@ def test_errors_name_the_cause(tmp_path):
         load_preference_dataset(name, keep="human")
     with pytest.raises(ValueError, match=r"No row of the split 'train' has judge=nobody; 1 rows"):
         load_preference_dataset(name, keep="judge=nobody")
+    with pytest.raises(ValueError, match=r"rings\.jsonl is one file, which has no configuration 'default'"):
+        load_preference_dataset(name, "default")
     with pytest.raises(FileNotFoundError, match=r"no data file .*absent\.jsonl"):
         load_preference_dataset(str(tmp_path / "absent.jsonl"))
 

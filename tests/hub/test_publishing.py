@@ -174,7 +174,7 @@ def test_cards_say_what_the_run_was_and_nothing_of_this_machine(hub, trained):
         card = ModelCard(text)
         commit = hub.repo("alice/pairs", "datasets").resolve("main").oid
         assert card.data.datasets == ["alice/pairs"] and f"`alice/pairs`, revision `{commit}`" in text
-        assert "of-a-test" in card.data.tags and "gpm-hf" in card.data.tags
+        assert {"of-a-test", "gpm-hf", "trl"} <= set(card.data.tags)
         assert card.data.base_model == ("alice/gpm" if name == "lora-of-gpm" else "alice/base")
         assert "| learning_rate | 0.01 |" in text and "Measured in this run" in text and "1 x" in text
         assert str(trained[0]) not in text and "(see `alice/" in text
