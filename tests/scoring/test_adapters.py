@@ -7,6 +7,8 @@ import shutil
 import peft
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -219,6 +221,11 @@ def test_a_reward_model_with_virtual_tokens_scores_as_one_sequence_alone(method,
     model.save_pretrained(tmp_path / "reward")
     tokenizer.save_pretrained(tmp_path / "reward")
     answers = ["Short.", "A much longer answer, with an example.", "It is."]
+    if method == "PrefixTuningConfig" and Version(transformers.__version__) >= Version("5.24"):
+        # PEFT 0.21 looks for the cache under the name that it had before, and says so.
+        with pytest.raises(ValueError, match="does not support past key values"):
+            load_scorer(f"reward:{tmp_path / 'reward'}")(["Why?"], [answers])
+        return
     rewards = []
     for answer in answers:
         messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]
