@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from reward_step import Way, model_folder
+from reward_step import Way, model_folder, ready
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
@@ -72,11 +72,6 @@ def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, 
     }
     rows = Dataset.from_list(random_group(3, 8, 4)[0])
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
-
-    def ready(trainer):
-        trainer.create_optimizer()
-        trainer.current_gradient_accumulation_steps = 1
-        return trainer, *trainer.accelerator.prepare(trainer.model, trainer.optimizer)
 
     trl = RewardTrainer(name, RewardConfig(**settings), train_dataset=rows.remove_columns("prompt_ids"))
     arguments = GPMRewardConfig(**settings, embedding_dim=6, group_pairs=False)

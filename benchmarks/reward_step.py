@@ -106,6 +106,13 @@ class Way:
             torch.cuda.synchronize()
 
 
+def ready(trainer: RewardTrainer) -> tuple:
+    """A trainer as it stands before its first step, with the model and the optimizer that it steps."""
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer, *trainer.accelerator.prepare(trainer.model, trainer.optimizer)
+
+
 def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, Way]:
     settings = {
         "output_dir": folder,
@@ -120,11 +127,6 @@ def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, 
     }
     rows = Dataset.from_list(random_pairs(options.pairs, 8, 4, 0.0))
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
-
-    def ready(trainer):
-        trainer.create_optimizer()
-        trainer.current_gradient_accumulation_steps = 1
-        return trainer, *trainer.accelerator.prepare(trainer.model, trainer.optimizer)
 
     trl = RewardTrainer(name, RewardConfig(**settings), train_dataset=rows.remove_columns("prompt_ids"))
     ways = {"TRL": Way(*ready(trl), trl.data_collator, clock)}

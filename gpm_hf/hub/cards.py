@@ -96,7 +96,7 @@ def write_card(
         if record.metrics
         else "",
         results=_result_tables(results),
-        plots=[(address(file), with_code(caption)) for file, caption in _pictures(folder, record, results).items()],
+        plots=[(address(file), with_code(caption)) for file, caption in pictures(folder, record, results).items()],
         hardware=plain(record.hardware),
         versions=plain(", ".join(f"{library} {number}" for library, number in record.versions.items())),
         license=license and code(license),
@@ -118,12 +118,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def pictures(folder: str | Path, with_results: bool = True) -> dict[str, str]:
+def pictures(folder: Path, record: RunRecord, results: list[dict[str, Any]]) -> dict[str, str]:
     """The pictures that a folder's card shows, and their captions: those of its run and of its results."""
-    return _pictures(Path(folder), RunRecord.load(folder), load_results(folder) if with_results else [])
-
-
-def _pictures(folder: Path, record: RunRecord, results: list[dict[str, Any]]) -> dict[str, str]:
     found = dict(record.plots)
     for one in results:
         if "picture" in one:

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import validate_repo_id
@@ -114,12 +115,12 @@ def publish(
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"{folder} has no .safetensors file: it holds no saved model.")
     check_one_model(folder)
-    results = load_results(folder) if with_results else []  # refuses those of other weights
+    results = load_results(folder) if with_results else None  # refuses those of other weights
     with scratch_folder("push") as scratch:
-        staged, replaced = _stage(folder, scratch / "repo", merge, base_model, with_results, dry_run)
+        staged, replaced = _stage(folder, scratch / "repo", merge, base_model, results, dry_run)
         if (staged / RECORD_FILE).is_file() and not card_was_edited(staged):
             # A merged model is another one than what was measured.
-            write_card(staged, repo=repo, license=license, results=None if merge else results)
+            write_card(staged, repo=repo, license=license, results=None if merge else results or [])
         else:
             _check_card(staged / "README.md", folder)
         files = sorted(path for path in staged.rglob("*") if path.is_file())
@@ -160,7 +161,12 @@ def _is_leftover(name: str) -> bool:
 
 
 def _stage(
-    folder: Path, staged: Path, merge: bool, base_model: str | None, with_results: bool, dry_run: bool
+    folder: Path,
+    staged: Path,
+    merge: bool,
+    base_model: str | None,
+    results: list[dict[str, Any]] | None,
+    dry_run: bool,
 ) -> tuple[Path, list[str]]:
     """The repository's files in a folder of their own, large ones as links; and what was replaced in them."""
     staged.mkdir()
@@ -170,10 +176,10 @@ def _stage(
         raise ValueError(f"{folder} is no adapter: there is nothing to merge.")
     if base_model and record is None and not is_adapter:
         raise ValueError(f"{folder} has no {RECORD_FILE}, so there is no card that could name its base model.")
-    shown = pictures(folder, with_results) if record is not None else {}
+    shown = pictures(folder, record, results or []) if record is not None else {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name.startswith(f"{RESULTS_FOLDER}/") and not with_results:
+        if name.startswith(f"{RESULTS_FOLDER}/") and results is None:
             continue
         if path.is_file() and (_is_published(name) or name in shown):
             target = staged / name
@@ -199,8 +205,9 @@ def _stage(
     replaced += _strip_paths(staged)
     if replaced and not dry_run:
         # What was measured on the folder's model was measured on this one. An adapter's base is asked for at the Hub.
+        digest = model_digest(staged) if results else None
         for path in staged.glob(f"{RESULTS_FOLDER}/*.json"):
-            result = json.loads(path.read_text(encoding="utf-8")) | {"model_sha256": model_digest(staged)}
+            result = json.loads(path.read_text(encoding="utf-8")) | {"model_sha256": digest}
             path.write_text(report_text(result, indent=1), encoding="utf-8")
     return staged, replaced
 
