@@ -41,6 +41,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # The pages of docs/ as HTML; a warning is an error.
 docs: $(VENV)/docs.stamp
