@@ -1,13 +1,13 @@
 """
 Ratings and the test of cycles on votes of known truth, and side by side with evalica.
 
-    python benchmarks/ratings.py alarms recovery        # of `gpm_hf.ratings` alone
+    python benchmarks/ratings.py alarms power recovery  # of `gpm_hf.ratings` alone
     python benchmarks/ratings.py speed                  # needs `pip install evalica`
     python benchmarks/ratings.py judges --judgments allpairs.jsonl      # rows of `prompt`, `responses`, `judgments`
 
-`alarms`: how often votes of rankings are called cyclic, and votes with planted cycles are. `recovery`: which model
-held-out pairs speak for. `speed`: 1,000 items and 1,000,000 votes. `judges`: each judge's cycles against a ranking
-with its noise.
+`alarms`: how often votes of rankings are called cyclic. `power`: how often votes with planted cycles are. `recovery`:
+which model held-out pairs speak for. `speed`: 1,000 items and 1,000,000 votes. `judges`: each judge's cycles against a
+ranking with its noise.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
+from scipy.stats import binomtest
 
 from gpm_hf.ratings import count_votes, cycle_power, cycle_test, fit_blocks, fit_bradley_terry
 from gpm_hf.ratings.held_out import compare_models
@@ -82,30 +83,49 @@ def alarms(options):
         rows.append([name, options.runs, f"{cyclic:.1%}", f"{share:.1%}", f"{curl:.1%}"])
         print(rows[-1], flush=True)
     print(markdown_table(["transitive votes", "runs", "called cyclic", "by the share", "not additive"], rows))
-    rows = []
+    return numbers
+
+
+def power(options):
+    """How often cycles in 5% and 10% of the triples are found at level 0.05, beside what `cycle_power` states."""
+    rows, numbers = [], {}
     for groups, items, repeats in ((1, 20, 20), (1, 40, 10), (46, 9, 2), (46, 9, 6)):
-        for strength in (1.0, 1.5):
+        for wanted in (0.05, 0.1):
+            strength = strength_of(groups, items, wanted)
             shares, found, stated = [], [], []
-            for run in range(options.runs // 5):
+            for run in range(options.planted):
                 rng = np.random.default_rng(run)
                 truth = additive(rng, groups, items) + strength * rotated(rng, groups, items)
                 votes = round_robin(rng, truth, repeats)
                 shares.append(true_share(truth))
                 found.append(cycle_test(votes, 200, seed=run).is_cyclic)
-                if run < 3:
-                    stated.append(cycle_power(votes, 200, run))
-            expected = np.mean([np.interp(np.mean(shares), one.shares, one.power) for one in stated])
+                if run < 5:
+                    one = cycle_power(votes, 200, run)
+                    stated.append(float(np.interp(shares[-1], one.shares, one.power)))
             name = f"{groups} x {items} items, {repeats} votes a pair"
-            row = [name, f"{np.mean(shares):.1%}", len(found), f"{np.mean(found):.1%}", f"{expected:.1%}"]
-            numbers[f"{name}, strength {strength}"] = {
-                "share": np.mean(shares),
-                "found": np.mean(found),
-                "stated": expected,
-            }
-            rows.append(row)
-            print(row, flush=True)
-    print(markdown_table(["planted cycles", "true share", "runs", "found", "power that is stated"], rows))
+            low, high = binomial_interval(sum(found), len(found))
+            rate = f"{np.mean(found):.0%} ({low:.0%} to {high:.0%})"
+            rows.append([name, f"{np.mean(shares):.1%}", len(found), rate, f"{np.mean(stated):.0%}"])
+            numbers[f"{name}, {wanted}"] = {"share": np.mean(shares), "found": np.mean(found), "stated": stated}
+            print(rows[-1], flush=True)
+    print(markdown_table(["planted cycles", "true share", "runs", "found (95%)", "power that is stated"], rows))
     return numbers
+
+
+def strength_of(groups, items, wanted):
+    """Of the rotating block that makes a wanted share of triples cyclic on average, by halving."""
+    low, high = 0.0, 8.0
+    for _ in range(20):
+        middle, rng = (low + high) / 2, np.random.default_rng(10**6)
+        draws = (additive(rng, groups, items) + middle * rotated(rng, groups, items) for _ in range(300 // groups + 1))
+        low, high = (middle, high) if np.mean([true_share(one) for one in draws]) < wanted else (low, middle)
+    return (low + high) / 2
+
+
+def binomial_interval(count, size):
+    """95%, Clopper and Pearson's."""
+    found = binomtest(count, size).proportion_ci()
+    return found.low, found.high
 
 
 def recovery(options):
@@ -214,13 +234,14 @@ def single_order_cycles(path, judge):
     return counts
 
 
-PARTS = {"alarms": alarms, "recovery": recovery, "speed": speed, "judges": judges}
+PARTS = {"alarms": alarms, "power": power, "recovery": recovery, "speed": speed, "judges": judges}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
-    parser.add_argument("--runs", type=int, default=500, help="of each case of `alarms`; planted cycles a fifth of it")
+    parser.add_argument("--runs", type=int, default=500, help="of each case of `alarms`")
+    parser.add_argument("--planted", type=int, default=100, help="runs of each case of `power`")
     parser.add_argument("--seeds", type=int, default=20, help="of `recovery`")
     parser.add_argument("--judgments", help="the file of `judges`")
     parser.add_argument("--output", help="a JSON file for the numbers")

@@ -13,7 +13,7 @@ from .preference_model import (
     whole_models,
     with_gguf_file,
 )
-from .response_scorer import ResponseScorer
+from .response_scorer import BlockScorer, ResponseScorer
 from .reward_model_scorer import RewardModelScorer, load_reward_model
 from .scorer import ScoredMatrix, Scorer, ScorerBase, largest_asymmetry, score_with
 from .scorer_models import is_classifier
@@ -23,6 +23,7 @@ __all__ = [
     "PAIRRM_TEMPLATE",
     "RLHFLOW_CONTEXT",
     "RLHFLOW_TEMPLATE",
+    "BlockScorer",
     "CallableScorer",
     "ConstantScorer",
     "GPMScorer",

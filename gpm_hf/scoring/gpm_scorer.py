@@ -11,12 +11,12 @@ from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group, preference_ma
 
 from .batches import check_length
 from .preference_model import load_preference_model
-from .response_scorer import ResponseScorer
+from .response_scorer import BlockScorer
 from .scorer import name_of
 from .scorer_models import resolve_model
 
 
-class GPMScorer(ResponseScorer):
+class GPMScorer(BlockScorer):
     """
     Log-odds by a [`~gpm_hf.modeling.GPMForPreference`] of any dimension: K forward passes for K responses, and one
     more where the scale gate must read the prompt in a sequence of its own (a response that merges into the prompt's
@@ -63,6 +63,7 @@ class GPMScorer(ResponseScorer):
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
         self.width = config.output_dim + (config.output_dim // 2 if config.scale_gate else 0)
+        self.block_count = max(1, config.output_dim // 2)
 
     def encode(self, prompt: Any, responses: list) -> EncodedGroup:
         group = encode_group(
@@ -86,11 +87,23 @@ class GPMScorer(ResponseScorer):
         gpm.model = prepare(gpm.model)
 
     def matrix(self, rows: torch.Tensor) -> torch.Tensor:
+        embeddings, scales = self._split(rows)
+        return preference_matrix(embeddings, scales, self.model.config.tau)
+
+    def block_matrices(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A reward head is the last block, with scale 1; a Bradley-Terry model is one block."""
+        embeddings, scales = self._split(rows)
+        parts = embeddings.chunk(self.block_count, dim=-1)
+        blocks = torch.stack([preference_matrix(one.contiguous(), tau=self.model.config.tau) for one in parts])
+        return blocks, embeddings.new_ones(self.block_count) if scales is None else scales
+
+    def _split(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings, and the scales of their prompt."""
         config = self.model.config
         embeddings, scales = rows.split([config.output_dim, self.width - config.output_dim], dim=-1)
         # Whoever read a part of a group computed the prompt's scales in other batches: one of them is taken, so that
         # the matrix is exactly skew-symmetric.
-        return preference_matrix(embeddings.contiguous(), scales[0] if config.scale_gate else None, config.tau)
+        return embeddings.contiguous(), scales[0] if config.scale_gate else None
 
     def _rows(self, encoded: list[EncodedGroup], least_forwards: int) -> torch.Tensor:
         """Embeddings and, with a gate, the scales of their prompts."""

@@ -93,3 +93,25 @@ class ResponseScorer(ScorerBase):
             with at_prompt(number):
                 results.append((self.matrix(own), self._passes(group)))
         return results
+
+
+class BlockScorer(ResponseScorer):
+    """
+    A scorer whose matrix is a sum over blocks, of which each holds preferences of its own kind.
+
+    Attributes:
+        block_count (`int`): k.
+    """
+
+    block_count: int
+
+    @abstractmethod
+    def block_matrices(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            rows: of one group, shape (K, width).
+
+        Returns:
+            Log-odds of each block, shape (k, K, K), each skew-symmetric, and their scales lambda, shape (k,): the
+            matrix is the sum of the blocks times their scales.
+        """

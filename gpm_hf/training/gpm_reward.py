@@ -3,6 +3,7 @@
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from gpm_hf.training.block_advantages import BlockSignal
 from gpm_hf.training.losses import group_mean_scores
 from gpm_hf.training.preference_signal import group_by_prompt, load_preference_signal
 
@@ -31,6 +32,10 @@ class GPMReward:
         batch_size (`int`, defaults to 16): sequences encoded at once.
         init_kwargs (`dict`, *optional*): options of a description, for `from_pretrained` (`dtype`, `revision`, ...)
             or the scorer.
+        blocks ([`~gpm_hf.training.block_advantages.BlockMonitor`], *optional*): the reward is then the advantage by
+            blocks, standard deviations instead of log-odds, for `scale_rewards="none"`; the preference model has to
+            be a general preference model. The monitor logs, or reweighs; every call is a round to it, those of
+            evaluations included, and TRL's checkpoints do not hold it: [`~BlockMonitor.save`] it beside them.
 
     Example:
 
@@ -39,19 +44,23 @@ class GPMReward:
     ```
     """
 
-    def __init__(self, preference_model, processing_class=None, batch_size=16, init_kwargs=None):
+    def __init__(self, preference_model, processing_class=None, batch_size=16, init_kwargs=None, blocks=None):
         self.signal = load_preference_signal(preference_model, processing_class, batch_size, init_kwargs)
+        if blocks is not None:
+            if blocks.action == "stop":
+                raise ValueError("A reward function cannot stop a training: let the monitor of blocks log or reweigh.")
+            self.signal = BlockSignal(self.signal, blocks)
         self._is_prepared = False
 
     def __call__(self, prompts, completions, **columns):
         """
         Args:
             prompts, completions (`list`): one prompt and one completion per row, of this process.
-            columns: whatever else the trainer passes; not used.
+            columns: whatever else the trainer passes; of it `log_metric` gets the numbers of a monitor of blocks.
 
         Returns:
-            `list[float | None]`: mean scores (log-odds); `None` for a completion without text, and for one that has no
-            other to be compared with.
+            `list[float | None]`: mean scores (log-odds), or advantages by blocks (standard deviations); `None` for a
+            completion without text, and for one that has no other to be compared with.
 
         Raises:
             ValueError: where a prompt has a single completion, or a score is not finite.
@@ -70,8 +79,14 @@ class GPMReward:
                 "`num_generations` (and `num_generations_eval`) to 2 or more."
             )
         rewards = [None] * len(all_prompts)
-        for group, scores in zip(groups, self.signal(prompts, completions, groups)):
-            for row, mean in zip(group, group_mean_scores(scores).tolist()):
+        means = [group_mean_scores(scores) for scores in self.signal(prompts, completions, groups)]
+        if isinstance(self.signal, BlockSignal):
+            means = self.signal.advantages()
+            if "log_metric" in columns:
+                for name, value in self.signal.monitor.numbers().items():
+                    columns["log_metric"](name, value)
+        for group, of_group in zip(groups, means):
+            for row, mean in zip(group, of_group.tolist()):
                 rewards[row] = None if mean != mean else mean  # NaN
         first = self.accelerator.process_index * len(prompts)
         return rewards[first : first + len(prompts)]

@@ -166,12 +166,21 @@ def gpo_targets(
         targets = opponent_mean_scores(scores)
     else:
         targets = torch.stack([group_mean_scores(one, include_self) for one in scores])
-    if log_z == "group":
-        scorable = ~targets.isnan()
-        exponents = (targets / gpo_beta).masked_fill(~scorable, -torch.inf)
-        count = scorable.sum(-1).to(targets.dtype)
-        targets = targets - gpo_beta * (exponents.logsumexp(-1) - count.log())[:, None]
-    return targets
+    return less_log_z(targets, gpo_beta) if log_z == "group" else targets
+
+
+def less_log_z(targets: torch.Tensor, gpo_beta: float) -> torch.Tensor:
+    """
+    `s_hat - beta log Z` with the group's estimate of Z, its mean of exp(s_hat / beta), in the unit of s_hat.
+
+    Args:
+        targets: s_hat, shape (G, K); NaN for an unscorable response.
+        gpo_beta: the paper's beta.
+    """
+    scorable = ~targets.isnan()
+    exponents = (targets / gpo_beta).masked_fill(~scorable, -torch.inf)
+    count = scorable.sum(-1).to(targets.dtype)
+    return targets - gpo_beta * (exponents.logsumexp(-1) - count.log())[:, None]
 
 
 # --- policies --------------------------------------------------------------------------------------------------------

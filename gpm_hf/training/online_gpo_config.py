@@ -6,6 +6,7 @@ from typing import Any
 from trl import GRPOConfig
 from typing_extensions import override
 
+from gpm_hf.training.block_advantages import MONITORS, BlockMonitor
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
 # Options of GRPO's loss that GPO's regression has no place for.
@@ -88,6 +89,21 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         preference_batch_size (`int`, *optional*, defaults to `16`):
             Sequences that the preference model encodes at once.
 
+        > Parameters that control advantages by blocks
+
+        block_advantages (`bool`, *optional*, defaults to `False`):
+            Put for s_hat the advantages of GPRL, which normalise each block of the preference model within the group
+            (the formulas, with units, in [`gpm_hf.training.block_advantages`]). They are standard deviations, not
+            log-odds, and `gpo_beta` divides them.
+        block_monitor (`str`, *optional*, defaults to `"log"`):
+            What happens when a block runs away: `"log"` nothing but what is logged anyway (`gpo/block_drift`, and of
+            each block `gpo/block_share_0` and `gpo/block_weight_0`), `"reweigh"` its weight falls and steps shrink,
+            `"stop"` the training ends. See [`~gpm_hf.training.block_advantages.BlockMonitor`].
+        block_drift_max (`float`, *optional*, defaults to `0.1`):
+            How far the shares of the blocks may be from those of the start: a divergence, in nats.
+        block_drift_rounds (`int`, *optional*, defaults to `10`):
+            Rounds of generation that the shares of the start, and later ones, are averaged over.
+
         > Parameters that control the logging
 
         win_rate_prompts (`int`, *optional*, defaults to `16`):
@@ -169,6 +185,19 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
     preference_batch_size: int = field(
         default=16, metadata={"help": "Sequences that the preference model encodes at once."}
     )
+    block_advantages: bool = field(
+        default=False, metadata={"help": "Normalise each block of the preference model within the group (GPRL)."}
+    )
+    block_monitor: str = field(
+        default="log",
+        metadata={"help": "When a block runs away: log, reweigh, or stop.", "choices": list(MONITORS)},
+    )
+    block_drift_max: float = field(
+        default=0.1, metadata={"help": "Divergence in nats of the blocks' shares from those of the start."}
+    )
+    block_drift_rounds: int = field(
+        default=10, metadata={"help": "Rounds of generation over which the shares of blocks are averaged."}
+    )
     win_rate_prompts: int = field(
         default=16, metadata={"help": "Prompts on which the policy is compared with the initial policy; 0 for none."}
     )
@@ -203,6 +232,22 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be at least {least}.")
         self._refuse_ignored()
         self._check_opponent()
+        self._check_blocks()
+
+    def _check_blocks(self):
+        options = {option.name: option.default for option in fields(type(self))}
+        names = ("block_monitor", "block_drift_max", "block_drift_rounds")
+        if not self.block_advantages:
+            given = [name for name in names if getattr(self, name) != options[name]]
+            if given:
+                raise ValueError(f"{', '.join(given)}: nothing is done by blocks without `block_advantages`.")
+            return
+        BlockMonitor(self.block_monitor, self.block_drift_max, self.block_drift_rounds)
+        if self.loss_type != "gpo" or not self.include_self:
+            raise ValueError(
+                "block_advantages are of mean log-odds, whatever factor these have: leave `loss_type` at 'gpo' and "
+                "`include_self` at its default."
+            )
 
     def _check_opponent(self):
         if self.opponent == "self" and self.num_opponent_generations is not None:

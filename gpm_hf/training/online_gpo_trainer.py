@@ -12,11 +12,11 @@ from trl.trainer.utils import get_config_model_id
 from typing_extensions import override
 
 from gpm_hf.modeling import has_cycle, preference_matrix
+from gpm_hf.training.block_advantages import BlockAdvantagesMixin, with_blocks
 from gpm_hf.training.initial_policy import InitialPolicy, ProgressCallback
 from gpm_hf.training.losses import (
     divergence_terms,
     gpo_residuals,
-    gpo_targets,
     group_mean_scores,
     opponent_mean_scores,
     per_token,
@@ -26,9 +26,8 @@ from gpm_hf.training.online_gpo_config import OnlineGPOConfig
 from gpm_hf.training.online_rounds import SaveStepsCheck, as_list, check_number_of_prompts, describe_sources
 from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_opponent, rows_of_both, text_tokenizer
 from gpm_hf.training.policy_adapter import load_if_adapter
-from gpm_hf.training.preference_signal import PreferenceSignal, RewardSignal, group_by_prompt, load_preference_signal
+from gpm_hf.training.preference_signal import RewardSignal, group_by_prompt, load_preference_signal
 from gpm_hf.training.prompt_rows import check_prompt_columns
-from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
@@ -36,7 +35,7 @@ from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generati
 _INITIAL_POLICY_FILE = "initial_policy.json"
 
 
-class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
+class OnlineGPOTrainer(BlockAdvantagesMixin, CompletionMeansMixin, GRPOTrainer):
     """
     Trainer for online General Preference Optimization ("Beyond Bradley-Terry Models: A General Preference Model for
     Language Model Alignment", ICML 2025, section 5).
@@ -147,23 +146,25 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
                     raise ValueError(f"`reward_funcs` names {source}, a preference model: it is a `preference_model`.")
                 reward_models.append(signal)
                 reward_funcs[index], processing_classes[index] = signal.reward_function(), None
-        self.preference_signal: PreferenceSignal | None = None
+        self.preference_signal, asked = None, None
         if preference_model is not None:
-            signal = load_preference_signal(
+            asked = load_preference_signal(
                 preference_model,
                 preference_processing_class,
                 args.preference_batch_size,
                 args.preference_model_init_kwargs,
             )
-            if isinstance(signal, RewardSignal):
+        if args.block_advantages:
+            asked = with_blocks(args, asked, others=bool(reward_funcs or kwargs.get("environment_factory")))
+        if asked is not None:
+            function = self.preference
+            if isinstance(asked, RewardSignal):
                 # Of a scalar reward model GRPO logs the rewards themselves.
-                reward_models.append(signal)
-                reward_funcs = [signal.reward_function(), *reward_funcs]
-                processing_classes = [None, *processing_classes]
+                reward_models.append(asked)
+                function = asked.reward_function()
             else:
-                self.preference_signal = signal
-                reward_funcs = [self.preference, *reward_funcs]
-                processing_classes = [None, *processing_classes]
+                self.preference_signal = asked
+            reward_funcs, processing_classes = [function, *reward_funcs], [None, *processing_classes]
         elif not reward_funcs and not kwargs.get("environment_factory"):
             raise ValueError("There is nothing to learn from: give a `preference_model`, or `reward_funcs`.")
 
@@ -182,6 +183,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         self.args.model_init_kwargs = model_init_kwargs
         if self.preference_signal is not None:
             self.preference_signal.prepare(self.accelerator)
+        self.stop_at_drift()
         for signal in reward_models:
             signal.prepare(self.accelerator)
         by_transformers = not (self.use_vllm or self.use_transformers_continuous_batching or self.rollout_func)
@@ -331,9 +333,7 @@ class OnlineGPOTrainer(PublishingMixin, CompletionMeansMixin, GRPOTrainer):
         if self.opponent is not None:
             scores, against = scores[:, : self._group_size, self._group_size :], "opponent"
             self._metrics[mode]["gpo/win_rate_opponent"].append(scores.sigmoid().nanmean().item())
-        targets = gpo_targets(
-            scores, self.args.gpo_beta, self.args.loss_type, self.args.log_z, self.args.include_self, against
-        )
+        targets = self.targets_of(scores, against, mode)
         # One number per completion: groups are shuffled and split before the loss. NaN marks what has no target.
         output["targets"] = self._local(targets)
         self._metrics[mode]["gpo/unscorable"].append(targets.isnan().float().mean().item())

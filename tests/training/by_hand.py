@@ -29,8 +29,11 @@ def skew_matrix(prompt, texts):
     return [[skew(a, b) for b in texts] for a in texts]
 
 
-def checked_trainer(matrix_of=skew_matrix):
-    """An OnlineGPOTrainer that keeps in `checks` how far it is from the hand; `matrix_of(prompt, texts)` is K x K."""
+def checked_trainer(matrix_of=skew_matrix, targets_of=hand_targets):
+    """
+    An OnlineGPOTrainer that keeps in `checks` how far it is from the hand; `matrix_of(prompt, texts)` is K x K, or
+    whatever else `targets_of(matrix, args)` makes K targets of.
+    """
     from gpm_hf.training.online_gpo_trainer import OnlineGPOTrainer
 
     class CheckedTrainer(OnlineGPOTrainer):
@@ -50,7 +53,7 @@ def checked_trainer(matrix_of=skew_matrix):
             for first in range(0, len(rows), self.num_generations):
                 group = slice(first, first + self.num_generations)
                 matrix = matrix_of(inputs[first]["prompt"], texts[group])
-                for row, target in zip(rows[group], hand_targets(matrix, self.args)):
+                for row, target in zip(rows[group], targets_of(matrix, self.args)):
                     self.expected[tuple(row[0]), tuple(row[1])] = target
             return output
 
