@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpm_hf.data.pair_files import check_token_limit, check_tokens, text_field, text_list_field
+from gpm_hf.data.fields import text_field, text_list_field
+from gpm_hf.data.pair_files import check_token_limit, check_tokens
 from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_rows
 
 TIES = "ties"

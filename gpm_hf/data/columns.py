@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,35 @@ def stream_of_files(paths: list[str]) -> IterableDataset:
     if first is None:
         raise ValueError(f"{', '.join(paths)}: there are no rows.")
     return IterableDataset.from_generator(_stream, gen_kwargs={"paths": paths, "columns": tuple(first[1])})
+
+
+def dataset_of_generator(
+    generate: Callable[..., Iterator[Mapping[str, Any]]], arguments: dict[str, Any], digest: Any
+) -> Dataset:
+    """
+    A data set of the rows that a function gives, in constant memory, with the types of [`dataset_of_rows`]. It is kept
+    in the cache of `datasets`.
+
+    Args:
+        generate: gives the rows, the same each time.
+        arguments: its own.
+        digest: of hashlib, of all that decides the rows.
+    """
+    table = _Table()
+    for row in generate(**arguments):
+        table.add(row)
+    digest.update(f"{_VERSION} {datasets.__version__}".encode())
+    return Dataset.from_generator(
+        _typed,
+        features=table.features,
+        gen_kwargs={"generate": generate, "arguments": arguments, "table": table},
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def _typed(generate: Callable, arguments: dict[str, Any], table: "_Table") -> Iterator[dict[str, Any]]:
+    for row in generate(**arguments):
+        yield {name: table.value(row, name) for name in table.features}
 
 
 def _generate(paths: tuple[str, ...], table: "_Table") -> Iterator[dict[str, Any]]:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gpm_hf.data.fields import is_text_list, text_field, text_list_field
+from gpm_hf.data.forms import FORMS, FormOptions
 from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_rows
-from gpm_hf.data.text import text_problem
-from gpm_hf.modeling import encode_group, is_empty, read_group
+from gpm_hf.modeling import encode_group, read_group
 
 # RM-Bench writes each answer in three styles: concise, detailed plain text, detailed with Markdown.
 _STYLES = 3
@@ -31,6 +32,7 @@ def read_pairs(
       `domain` for the subset. It becomes 9 pairs, which share a `group` and so are scored together (6 responses). As
       in RM-Bench's own accuracy, `difficulty` is "hard" where the rejected answer is in the fancier style, "normal"
       where both are in one style, "easy" where the chosen answer is in the fancier one;
+    - of another form of [`gpm_hf.data.forms`] that has pairs, such as HH-RLHF's transcripts and votes of an arena;
     - JudgeBench's: `question`, `response_A`, `response_B`, `label` ("A>B" or "B>A"), and `source` for the subset.
 
     Rows that cannot be evaluated (missing fields, empty texts, identical responses, a label that names no winner, more
@@ -105,47 +107,6 @@ def check_tokens(prompt: Any, responses: Sequence[Any], count_tokens: Callable, 
             raise MalformedRow(f"more than {max_tokens} tokens")
 
 
-def text_field(row: Mapping[str, Any], name: str) -> Any:
-    """A string or chat messages out of a row; a [`MalformedRow`] where it is missing or empty."""
-    value = row.get(name)
-    if value is None:
-        raise MalformedRow(f"no `{name}`")
-    if not isinstance(value, str) and not _is_messages(value):
-        raise MalformedRow(f"`{name}` is neither a string nor chat messages")
-    if problem := text_problem(value):
-        raise MalformedRow(f"`{name}` {problem}")
-    try:
-        empty = is_empty(value)
-    except ValueError as error:
-        raise MalformedRow(f"`{name}`: {str(error).rstrip('.')}") from error
-    if empty:
-        raise MalformedRow(f"empty `{name}`")
-    return value
-
-
-def text_list_field(row: Mapping[str, Any], name: str) -> list[str]:
-    """A list of strings out of a row; a [`MalformedRow`] where it is missing or one is empty."""
-    values = row.get(name)
-    if not values:
-        raise MalformedRow(f"no `{name}`")
-    if not is_text_list(values):
-        raise MalformedRow(f"`{name}` is not a list of strings")
-    if any(is_empty(value) for value in values):
-        raise MalformedRow(f"empty `{name}`")
-    return list(values)
-
-
-def is_text_list(value: Any) -> bool:
-    """Whether this is a list of strings."""
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-
-
-def _is_messages(value: Any) -> bool:
-    return isinstance(value, Mapping) or (
-        isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) for item in value)
-    )
-
-
 def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any]]:
     if isinstance(row, MalformedRow):
         raise row
@@ -157,6 +118,11 @@ def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any
     elif row.get("chosen") and is_text_list(row["chosen"]):
         yield from _rm_bench_pairs(row, name)
     else:
+        form = next((form for form in FORMS if not form.is_trained_on and form.fits(row.keys(), row)), None)
+        if form is not None:  # HH-RLHF's transcripts, votes, ...
+            row = {**row, **form.read(row, 0, FormOptions())}
+            if "responses" in row:
+                raise MalformedRow("a group of responses, not a pair")
         responses = [text_field(row, "chosen"), text_field(row, "rejected")]
         prompt = None if row.get("prompt") is None else text_field(row, "prompt")
         try:

@@ -1,7 +1,7 @@
 """Preference data sets by Hub name or local file."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_datase
 
 from gpm_hf.data.columns import check_text_columns, dataset_of_files, stream_of_files
 from gpm_hf.data.files import form_of
+from gpm_hf.data.forms import FormOptions, is_read_as_is
 from gpm_hf.data.judged_groups import is_grouped, read_judged_group
 from gpm_hf.data.rated_groups import is_rated, rated_group
 from gpm_hf.data.rings import ring_to_pairs
@@ -103,26 +104,49 @@ def load_preference_dataset(
     config: str | None = None,
     keep: str | None = None,
     streaming: bool = False,
-    aspects: Sequence[str] | None = None,
+    form: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: FormOptions | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> DatasetDict | IterableDatasetDict:
     """
-    Loads preference data, see [`load_splits`] for the arguments: pairs, or groups of responses that say who beats whom
-    (see [`gpm_hf.data.judged_groups`]). Groups are checked, those of a stream when they are read. A file of rings
-    becomes one row per pair, each once, however many rings share it; rows of UltraFeedback's form become groups, rated
-    by the mean of the `aspects`, or of all.
+    Loads preference data, see [`load_splits`] for the first arguments: pairs, or groups of responses that say who
+    beats whom (see [`gpm_hf.data.judged_groups`]), as they are, and data of any form of [`gpm_hf.data.forms`], which
+    are converted to these. Groups are checked, those of a stream when they are read. A file of rings becomes one row
+    per pair, each once, however many rings share it; rows of UltraFeedback's form become groups.
+
+    Args:
+        form: a form's name, where the columns do not tell it.
+        columns: other names of columns, see [`~gpm_hf.data.conversion.convert`].
+        options: what a form leaves open.
+        report: is told what was read and what became of it.
 
     Raises:
-        ValueError: also for rows with `responses` that say nothing or say it badly, naming the first.
+        ValueError: also for columns of no known form, and for rows with `responses` that say nothing or say it badly,
+            naming the first.
     """
+    from gpm_hf.data.conversion import convert, convert_stream, rename_columns
+
     splits = load_splits(name, config, keep, streaming)
     for split, rows in splits.items():
-        columns = column_names(rows)
-        if is_rated(columns):
-            rows = splits[split] = rows.map(
-                rated_group, with_indices=True, fn_kwargs={"aspects": aspects}, remove_columns=columns
-            )
-        elif aspects:
-            raise ValueError(f"{name} has no `instruction` and `completions` with ratings by aspect, but {columns}.")
+        place = f"{name}, split {split!r}" if len(splits) > 1 else name
+        names = column_names(rows)
+        if options is not None and options.aspects and not is_rated(columns or names):
+            raise ValueError(f"{name} has no `instruction` and `completions` with ratings by aspect, but {names}.")
+        if form is None and not columns and is_rated(names):
+            # Strictly, each row: what cannot be used may be most of a group.
+            aspects = options.aspects if options else None
+            rows = rows.map(rated_group, with_indices=True, fn_kwargs={"aspects": aspects}, remove_columns=names)
+        elif form is not None or not is_read_as_is(columns or names, next(iter(rows), {})):
+            if streaming:
+                rows = convert_stream(rows, place, names, form, columns, options)
+            else:
+                rows, told = convert(rows, place, names, form, columns, options)
+                if report:
+                    report(str(told))
+        elif columns:
+            rows = rename_columns(rows, columns, names, place)
+        splits[split] = rows
         if is_grouped(column_names(rows)) and not streaming:
             only_rings = True
             for number, row in enumerate(rows):

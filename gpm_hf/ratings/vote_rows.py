@@ -1,13 +1,13 @@
 """Votes from rows of files: the forms of Chatbot Arena, AlpacaEval, judgements by prompt, pairs and tables."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpm_hf.data.files import file_rows, form_of
+from gpm_hf.data.outcomes import alpaca_outcome, arena_outcome, read_number
 
 from .votes import Votes, count_votes
 
@@ -16,7 +16,6 @@ FORMS = """\
 `generator_1`, `generator_2` and `preference` (1 to 2; AlpacaEval); `winner` and `loser` (with `tie`, `count`);
 `a` and `b` with `p_a`, or with `wins`, `losses` and `ties`; `prompt`, `responses` (with `model`) and `judgments`;
 `prompt`, `chosen` and `rejected` (responses of one prompt compete)"""
-_TIES = ("tie", "tie (bothbad)", "bothbad", "both_bad", "tie (both bad)", "draw")
 
 
 def vote_rows(
@@ -100,46 +99,27 @@ def read_votes(rows: Iterable[tuple[str, Mapping[str, Any]]], judge: str | None 
 
 def _vote(columns: _Columns, row: Mapping[str, Any]) -> None:
     prompt = next((row[name] for name in ("prompt", "question_id", "instruction") if row.get(name) is not None), None)
-    count = _number(row["count"], "count") if row.get("count") is not None else 1.0
+    count = read_number(row["count"], "count") if row.get("count") is not None else 1.0
     if row.get("model_a") is not None:
-        columns.add(row["model_a"], row["model_b"], _arena_outcome(row), count, True, prompt)
+        columns.add(row["model_a"], row["model_b"], arena_outcome(row), count, True, prompt)
     elif row.get("generator_1") is not None:
-        if row.get("preference") is None:
-            return  # AlpacaEval keeps what its annotator gave no answer to.
-        preference = _number(row["preference"], "preference")
-        if not (preference == 0 or 1 <= preference <= 2):
-            raise ValueError(
-                f"`preference` is {preference}: AlpacaEval's is 1 (the first) to 2 (the second), 0 for a tie"
-            )
-        outcome = 0.5 if preference == 0 else 2 - preference
+        outcome = alpaca_outcome(row)
+        if outcome is None:
+            return
         columns.add(row["generator_1"], row["generator_2"], outcome, count, False, prompt)
     elif row.get("winner") is not None and row.get("loser") is not None:
         tied = str(row.get("tie")).lower() in ("true", "1", "1.0")
         columns.add(row["winner"], row["loser"], 0.5 if tied else 1.0, count, False, prompt)
     elif row.get("a") is not None and row.get("b") is not None:
         if row.get("p_a") is not None:
-            columns.add(row["a"], row["b"], _number(row["p_a"], "p_a"), count, False, prompt)
+            columns.add(row["a"], row["b"], read_number(row["p_a"], "p_a"), count, False, prompt)
             return
         for name, outcome in (("wins", 1.0), ("ties", 0.5), ("losses", 0.0)):
-            number = _number(row[name], name) if name != "ties" else _number(row.get("ties") or 0, name)
+            number = read_number(row[name], name) if name != "ties" else read_number(row.get("ties") or 0, name)
             if number:
                 columns.add(row["a"], row["b"], outcome, number, False, prompt)
     else:
         raise ValueError(f"the columns {sorted(row)} are of no known form of votes. Known are {FORMS}.")
-
-
-def _arena_outcome(row: Mapping[str, Any]) -> float:
-    winner = row.get("winner")
-    if winner is None:
-        flags = [_number(row[f"winner_{name}"], f"winner_{name}") for name in ("model_a", "model_b", "tie")]
-        if sorted(flags) != [0, 0, 1]:
-            raise ValueError(f"winner_model_a, winner_model_b and winner_tie are {flags}: one of them is 1")
-        return (1.0, 0.0, 0.5)[flags.index(1)]
-    names = {"model_a": 1.0, "a": 1.0, row["model_a"]: 1.0, "model_b": 0.0, "b": 0.0, row["model_b"]: 0.0}
-    names |= dict.fromkeys(_TIES, 0.5)
-    if winner not in names:
-        raise ValueError(f"the winner {winner!r} is neither model_a, model_b nor a tie")
-    return names[winner]
 
 
 def _judgments(columns: _Columns, row: Mapping[str, Any], judge: str | None, judges: set) -> None:
@@ -157,15 +137,15 @@ def _judgments(columns: _Columns, row: Mapping[str, Any], judge: str | None, jud
         for name, first, second in (("ab", a, b), ("ba", b, a)):
             given = judgment.get(name)
             for value in given if isinstance(given, (list, tuple)) else [] if given is None else [given]:
-                known, number = True, _number(value, name)
+                known, number = True, read_number(value, name)
                 columns.add(first, second, number if first == a else 1 - number, 1.0, True, row["prompt"])
         if not known and judgment.get("p_a") is not None:
-            columns.add(a, b, _number(judgment["p_a"], "p_a"), 1.0, False, row["prompt"])
+            columns.add(a, b, read_number(judgment["p_a"], "p_a"), 1.0, False, row["prompt"])
 
 
 def _pair(columns: _Columns, row: Mapping[str, Any]) -> None:
     probability = row.get("preference_probability")
-    outcome = 1.0 if probability is None else _number(probability, "preference_probability")
+    outcome = 1.0 if probability is None else read_number(probability, "preference_probability")
     if row.get("prompt") is None:
         raise ValueError("a pair of responses names its `prompt`, within which they compete")
     columns.add(_key(row["chosen"]), _key(row["rejected"]), outcome, 1.0, False, row["prompt"])
@@ -174,14 +154,3 @@ def _pair(columns: _Columns, row: Mapping[str, Any]) -> None:
 def _key(value: Any) -> Any:
     """What may be a key of a dictionary: text as it is, messages as JSON."""
     return value if isinstance(value, (str, int)) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def _number(value: Any, name: str) -> float:
-    """A number, which in CSV is text."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{name}` is {value!r}, which is no number") from None
-    if not math.isfinite(number):
-        raise ValueError(f"`{name}` is {value!r}, which is no finite number")
-    return number

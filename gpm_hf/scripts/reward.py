@@ -8,71 +8,149 @@ Trains a preference model.
 
 `--config FILE.yaml` reads any of the options from a file; `--embedding_dim 1` trains a Bradley-Terry reward model;
 `--resume_from_checkpoint true` goes on from the last whole checkpoint (or from one that is named). The data set may be
-a local `.jsonl` file and the model a folder with one `.gguf` file.
+a local `.jsonl` file and the model a folder with one `.gguf` file. `--test_split_size 0.1` holds out a tenth of the
+prompts; `--dry_run` reads everything, says what would be trained, and stops; `--compare_bt` trains a Bradley-Terry
+model beside it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
+from accelerate import PartialState
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
+from trl import DatasetMixtureConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from gpm_hf import GPMRewardConfig, GPMRewardTrainer
-from gpm_hf.data.splits import load_preference_dataset, split_of
+from gpm_hf.files import scratch_folder
+from gpm_hf.hub.local_paths import is_local, name_of
 from gpm_hf.scripts.command_line import run_script
+from gpm_hf.scripts.dry_run import describe
+from gpm_hf.scripts.held_out import HeldOut, evaluate_held_out
+from gpm_hf.scripts.reward_data import DataArguments, load_data
+from gpm_hf.scripts.reward_summary import bradley_terry_args, check_comparison, draw_curve, state_result, summary
 
 
 @dataclass
-class RewardScriptArguments(ScriptArguments):
-    """TRL's script arguments and a choice of rows."""
+class RewardScriptArguments(DataArguments):
+    """What is trained on, see [`DataArguments`], and how the run begins and ends."""
 
-    dataset_keep: str | None = field(
-        default=None, metadata={"help": "COLUMN=VALUE: use only the rows whose column has this value."}
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Read data and model, show rows, parameters, an estimate of memory and steps, and stop."},
     )
-    dataset_aspects: str | None = field(
+    compare_bt: bool = field(
+        default=False, metadata={"help": "Train a Bradley-Terry model on the same data beside it, and compare."}
+    )
+    early_stopping_patience: int | None = field(
         default=None,
         metadata={
-            "help": "Of rows of UltraFeedback's form: whose ratings count (their mean), separated by commas. All if "
-            "None."
+            "help": "Stop after so many evaluations without a better eval_accuracy (or metric_for_best_model), and "
+            "keep the best model."
         },
     )
 
 
-def main(script_args: RewardScriptArguments, training_args: GPMRewardConfig, model_args: ModelConfig) -> None:
-    if script_args.dataset_name is None:
-        raise ValueError("--dataset_name is needed: a data set of the Hub, or a local .jsonl file.")
+def main(
+    script_args: RewardScriptArguments,
+    training_args: GPMRewardConfig,
+    model_args: ModelConfig,
+    mixture: DatasetMixtureConfig | None = None,
+) -> None:
+    say = print if PartialState().is_main_process else _silent
+    if script_args.compare_bt:
+        check_comparison(training_args)
     training_args.model_init_kwargs = {
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
         "dtype": model_args.dtype,
         **(training_args.model_init_kwargs or {}),
     }
-    dataset = load_preference_dataset(
-        script_args.dataset_name,
-        script_args.dataset_config,
-        keep=script_args.dataset_keep,
-        streaming=script_args.dataset_streaming,
-        aspects=[one.strip() for one in (script_args.dataset_aspects or "").split(",") if one.strip()] or None,
-    )
+    callbacks = _early_stopping(script_args.early_stopping_patience, training_args)
     evaluates = training_args.eval_strategy != "no"
-    trainer = GPMRewardTrainer(
-        model=model_args.model_name_or_path,
-        args=training_args,
-        train_dataset=split_of(dataset, script_args.dataset_train_split),
-        eval_dataset=split_of(dataset, script_args.dataset_test_split) if evaluates else None,
-        quantization_config=get_quantization_config(model_args),
-        peft_config=get_peft_config(model_args),
-    )
+    train, test = load_data(script_args, mixture or DatasetMixtureConfig(), evaluates, training_args.seed, say)
+    if script_args.compare_bt and test is None:
+        raise ValueError("--compare_bt compares on held-out pairs, and there are none: give --test_split_size 0.1.")
+
+    def trainer_with(args: GPMRewardConfig) -> GPMRewardTrainer:
+        return GPMRewardTrainer(
+            model=model_args.model_name_or_path,
+            args=args,
+            train_dataset=train,
+            eval_dataset=test,
+            quantization_config=get_quantization_config(model_args),
+            peft_config=get_peft_config(model_args),
+            callbacks=list(callbacks),
+        )
+
+    if script_args.dry_run:
+        heads_only = training_args.train_heads_only
+        with scratch_folder("dry_run") as folder:
+            training_args.output_dir = str(folder)
+            training_args.train_heads_only, training_args.head_initialization = False, None
+            say(describe(trainer_with(training_args), train, heads_only))
+        return
+    name = script_args.dataset_name
+    found: dict[str, HeldOut | None] = {}
+    if script_args.compare_bt:
+        reward = trainer_with(bradley_terry_args(training_args))
+        reward.train()
+        found["Bradley-Terry reward model"] = _finish(reward, name, say)
+        reward.end()
+        del reward
+    trainer = trainer_with(training_args)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
-    trainer.save_model(training_args.output_dir)
-    trainer.create_model_card(dataset_name=script_args.dataset_name)
-    trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
+    held_out = _finish(trainer, name, say)
+    if test is not None:
+        kind = "Bradley-Terry reward model" if trainer.gpm.config.is_bradley_terry else "General preference model"
+        found[kind] = held_out
     if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+        trainer.push_to_hub(dataset_name=name)
+    say(summary(training_args.output_dir, found))
     trainer.end()
+
+
+def _silent(*arguments: Any) -> None:
+    """What the processes beside the first one say."""
+
+
+def _early_stopping(patience: int | None, args: GPMRewardConfig) -> list[TrainerCallback]:
+    """Evaluations, saves and the choice of the best model, as early stopping needs them."""
+    if patience is None:
+        return []
+    if args.eval_strategy == "no":
+        args.eval_strategy = IntervalStrategy.EPOCH
+    if args.save_strategy != args.eval_strategy:
+        args.save_strategy, args.save_steps = args.eval_strategy, args.eval_steps or args.save_steps
+    if not args.load_best_model_at_end:
+        args.load_best_model_at_end = True
+        if args.metric_for_best_model is None:
+            args.metric_for_best_model, args.greater_is_better = "accuracy", True
+    return [EarlyStoppingCallback(patience)]
+
+
+def _finish(trainer: GPMRewardTrainer, name: str | None, say: Any) -> HeldOut | None:
+    """Evaluates, saves and describes a trained model."""
+    folder = trainer.args.output_dir
+    held_out = evaluate_held_out(trainer) if trainer.eval_dataset is not None else None
+    trainer.save_model(folder)
+    plots = draw_curve(folder, trainer.state.log_history, say) if trainer.is_world_process_zero() else {}
+    trainer.create_model_card(dataset_name=name, plots=plots)
+    if held_out is not None and trainer.is_world_process_zero():
+        state_result(folder, held_out, f"{_data_name(trainer, name)}, held out")
+    return held_out
+
+
+def _data_name(trainer: GPMRewardTrainer, name: str | None) -> str:
+    """Of the data, without where they lie on this machine."""
+    if trainer.data_sources:
+        return trainer.data_sources[0]["name"]
+    return "a mixture" if name is None else name_of(name) if is_local(name) else name
 
 
 def run() -> None:
     """Trains by what the command line says."""
-    run_script("reward", main, RewardScriptArguments, GPMRewardConfig, ModelConfig)
+    run_script("reward", main, RewardScriptArguments, GPMRewardConfig, ModelConfig, DatasetMixtureConfig)
 
 
 if __name__ == "__main__":

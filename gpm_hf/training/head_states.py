@@ -36,6 +36,8 @@ from gpm_hf.modeling.packed_attention_gpm import plain_attention
 
 logger = get_logger(__name__)
 
+# Of rows with stored states: which have one prompt.
+PROMPT_KEY = "prompt_key"
 ROW_COLUMNS = ("chosen_row", "rejected_row", "sequence_rows", "prompt_row")
 # Minutes of work for a small backbone on a CPU, seconds on a GPU: what a killed run loses at most.
 SHARD_TOKENS = 2**17
@@ -114,6 +116,7 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
 
     grouped = "pairs" in dataset.column_names
     keys: dict[str, list[Any]] = {name: [] for name in (["sequence_rows"] if grouped else ROW_COLUMNS[:2])}
+    prompt_keys: list[str] = []
     if with_prompts:
         keys["prompt_row"] = []
     for row in dataset:
@@ -128,6 +131,7 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
             keys["chosen_row"].append(found[0])
             keys["rejected_row"].append(found[1])
         if with_prompts:
+            prompt_keys.append(xxhash.xxh3_128_hexdigest(np.asarray(row["prompt_ids"], dtype=np.int64).tobytes()))
             keys["prompt_row"].append(found[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
 
     # Longest first: sequences of like length share a batch, and too little memory shows at once; those that share a
@@ -153,7 +157,8 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
     def rows_of(key: Any) -> Any:
         return [row_of[one] for one in key] if isinstance(key, list) else row_of[key]
 
-    rows_only = Dataset.from_dict({name: list(map(rows_of, values)) for name, values in keys.items()})
+    columns: dict[str, list[Any]] = {name: list(map(rows_of, values)) for name, values in keys.items()}
+    rows_only = Dataset.from_dict(columns | ({PROMPT_KEY: prompt_keys} if with_prompts else {}))
     labels = [name for name in dataset.column_names if not name.endswith("_ids")]
     parts = [dataset.select_columns(labels), rows_only] if labels else [rows_only]
 

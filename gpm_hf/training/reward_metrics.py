@@ -55,10 +55,10 @@ class PairMetricsMixin(RowMeansMixin):
                 if decided and is_cyclic:
                     metrics["cycles_right"].append(right)
         # In the direction that the label prefers.
-        values = torch.stack([losses * weights, weights, sides, identical, log_odds * sides, skew], 1)
+        values = torch.stack([losses * weights, weights, sides, identical, log_odds * sides, log_odds, skew], 1)
         counted = counted_rows.repeat_interleave(pairs.counts)
         values = self.gather_rows(values, counted, ragged=pairs.are_grouped)
-        losses, weights, sides, identical, log_odds, skew = values.unbind(1)
+        losses, weights, sides, identical, log_odds, margins, skew = values.unbind(1)
         metrics["skew_error"] = [max([*metrics["skew_error"], *skew.tolist()])]
         if mode == "train":  # its loss is logged by the parent
             metrics.update({name: [count] for name, count in (self._train_counts or {}).items()})
@@ -68,6 +68,8 @@ class PairMetricsMixin(RowMeansMixin):
             for name, left_out in (("identical_pairs", identical), ("undecided_labels", sides == 0)):
                 if left_out.any():
                     metrics[name] = [sum(metrics[name]) + int(left_out.sum())]
+        # TRL's, which does not ask which response the label prefers.
+        metrics["margin"].extend(margins.tolist())
         log_odds = log_odds[(sides != 0) & (identical == 0)]
         if len(log_odds):
             metrics["accuracy"].extend((log_odds > 0).float().tolist())

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gpm_hf.data.forms import FormOptions
 from gpm_hf.data.judged_groups import read_judged_group
 from gpm_hf.data.splits import load_preference_dataset
 
@@ -31,15 +32,19 @@ def test_ratings_are_means_of_the_aspects_that_count(tmp_path):
     for streaming in (False, True):
         (found,) = load(tmp_path / "uf.jsonl", row, streaming=streaming)
         assert found == {"prompt": "p", "responses": ["a", "b", "c"], "ratings": [3.5, 4.0, 1.0]}
-        (found,) = load(tmp_path / "uf.jsonl", row, streaming=streaming, aspects=["honesty"])
+        (found,) = load(tmp_path / "uf.jsonl", row, streaming=streaming, options=FormOptions(aspects=("honesty",)))
         assert found["ratings"] == [5.0, None, 1.0]
     assert [pair[:2] for pair in read_judged_group(found).pairs] == [(0, 2)]
     with pytest.raises(
         ValueError, match=r"Row 0: no answer is rated on \['taste'\]; there are the aspects \['help', 'ho"
     ):
-        load(tmp_path / "uf.jsonl", row, aspects=["taste"])
+        load(tmp_path / "uf.jsonl", row, options=FormOptions(aspects=("taste",)))
     with pytest.raises(ValueError, match="no `instruction` and `completions`"):
-        load(tmp_path / "pairs.jsonl", {"prompt": "p", "chosen": "a", "rejected": "b"}, aspects=["taste"])
+        load(
+            tmp_path / "pairs.jsonl",
+            {"prompt": "p", "chosen": "a", "rejected": "b"},
+            options=FormOptions(aspects=("taste",)),
+        )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,9 @@ def test_ratings_are_means_of_the_aspects_that_count(tmp_path):
 )
 def test_real_rankings_and_ratings_in_their_own_form(shared, name, aspects, size, groups):
     path = shared / "data" / f"{name}.jsonl"
-    rows = load_preference_dataset(str(path), aspects=aspects)["train"]
+    rows = load_preference_dataset(str(path), options=FormOptions(aspects=tuple(aspects) if aspects else None))[
+        "train"
+    ]
     raw = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     assert len(rows) == len(raw) == groups
     for row, given in zip(rows, raw, strict=True):
