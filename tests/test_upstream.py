@@ -57,8 +57,17 @@ NAMES: dict[str, dict[str, str]] = {
         "self.num_generations_eval": "the size of groups in an evaluation",
         "[old_per_token_logps]": "the log-ratio's denominator",
         "[ref_per_token_logps]": "the divergence from the reference policy",
-        "[importance_sampling_ratio]": "vLLM's rounding is weighed out of the loss",
+        "[importance_sampling_ratio]": "the loss is a mean over the policy, and the samples are vLLM's",
+        "[sampling_per_token_logps]": "nobody would look whether vLLM samples from the policy",
         "[tool_mask]": "tokens of tools are no part of the loss",
+        "self.vllm_generation": "the context of vLLM's engine, after which it would cut a completion, and its type",
+        "self.vllm_mode": "the same",
+    },
+    "trl.generation.vllm_generation:VLLMGeneration": {
+        "[LLM]": "an engine in the trainer's process would compute float32 policies in bfloat16",
+        "[quantization]": "a quantised policy's engine would be told a type",
+        "[driver_worker]": "an engine that cannot take what is trained would not be refused",
+        "self.llm": "the context of vLLM's engine, after which it would cut a completion, and its type",
     },
     "trl.trainer.grpo_config:GRPOConfig": {
         "_VALID_DICT_FIELDS": "preference_model_init_kwargs could not be given on the command line",

@@ -60,6 +60,12 @@ def _policy_command(commands: Any, name: str, text: str, run: Any) -> argparse.A
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, ... of the policy (default: as saved)")
     parser.add_argument("--device", choices=["cpu"], help="stay off a GPU that is there")
     parser.add_argument("--use-vllm", action="store_true", help="sample by vLLM (needs gpm-hf[vllm])")
+    parser.add_argument(
+        "--vllm-options",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="of vLLM's engine: max_model_len=4096 tensor_parallel_size=2 gpu_memory_utilization=0.5 ...",
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -171,14 +177,15 @@ def _load(options: argparse.Namespace, count: int) -> Any:
     from accelerate import PartialState
     from transformers.utils import logging
 
-    from gpm_hf.generation import SamplingOptions
+    from gpm_hf.generation import SamplingOptions, read_engine_options
     from gpm_hf.recipes.policies import load_sampler
 
     logging.disable_progress_bar()
     PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     sampling = SamplingOptions(count, options.temperature, options.top_p, options.max_new_tokens, options.batch_size)
     hub_options = {"revision": options.revision} if options.revision else {}
-    return load_sampler(options.policy, sampling, options.dtype, options.use_vllm, **hub_options)
+    engine = read_engine_options(options.vllm_options)
+    return load_sampler(options.policy, sampling, options.dtype, options.use_vllm, engine, **hub_options)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -186,7 +193,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     from gpm_hf.data.sampled_ids import ID_COLUMNS
     from gpm_hf.identity import model_identity, versions
 
-    names = ("revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "use_vllm", "n")
+    names = ("revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "n")
+    names += ("use_vllm", "vllm_options")
     settings = {name: vars(options)[name] for name in names if name in vars(options)}
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)

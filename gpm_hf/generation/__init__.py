@@ -1,5 +1,7 @@
 """A policy answers prompts."""
 
+from .engine_check import PolicyReading, read_policy
+from .engine_options import read_engine_options
 from .log_probs import response_log_probs, token_log_probs
 from .prompts import check_prompts, encode_prompt, prompt_messages, read_prompts
 from .sampled_group import SampledGroup
@@ -8,6 +10,7 @@ from .sampling_check import SamplingRoad, find_sampling_road
 from .vllm_sampler import VLLMSampler
 
 __all__ = [
+    "PolicyReading",
     "PolicySampler",
     "SampledGroup",
     "Sampler",
@@ -18,6 +21,8 @@ __all__ = [
     "encode_prompt",
     "find_sampling_road",
     "prompt_messages",
+    "read_engine_options",
+    "read_policy",
     "read_prompts",
     "response_log_probs",
     "shard_seed",

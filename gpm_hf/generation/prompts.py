@@ -120,6 +120,11 @@ def check_prompts(
     return lengths
 
 
+def context_length(config: Any) -> int | None:
+    """The most tokens of prompt and answer by a policy's configuration; `None` where it does not say."""
+    return config.get_text_config().to_dict().get("max_position_embeddings")
+
+
 def check_room(prompt_length: int, max_new_tokens: int, context_length: int | None, name: str) -> None:
     """Raises `ValueError` where prompt and answer do not fit into the model's context."""
     if context_length is not None and prompt_length + max_new_tokens > context_length:

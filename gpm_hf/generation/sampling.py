@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.modeling import input_device
 
-from .prompts import check_prompts, check_room, encode_prompt
+from .prompts import check_prompts, check_room, context_length, encode_prompt
 from .sampled_group import SampledGroup, response_text
 from .sampling_check import SamplingRoad, find_sampling_road, road_in_words, without_own_settings
 
@@ -120,7 +120,7 @@ class PolicySampler:
         self.options = options
         self.stop_ids = stop_ids(tokenizer, model.generation_config)
         self.pad_id = self.stop_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.context_length = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.context_length = context_length(model.config)
         self.digest = tokenizer_digest(tokenizer)
         self._road: SamplingRoad | None = None
 

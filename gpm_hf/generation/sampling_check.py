@@ -26,8 +26,8 @@ from gpm_hf.modeling import evaluation_mode, input_device
 # and 0.077 in bfloat16. Float32 is given more room, because TF32 has no more bits than float16.
 _BOUNDS = {torch.float64: 1e-3, torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.3}
 _COARSEST = max(_BOUNDS.values())
-_TEXT = "What is sampled is from the policy that is trained, whether its prompt is padded or not."
-_ROW_LENGTH, _NEW_TOKENS = 12, 2
+PROBE_TEXT = "What is sampled is from the policy that is trained, whether its prompt is padded or not."
+PROBE_LENGTH, _NEW_TOKENS = 12, 2
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def find_sampling_road(
     Raises:
         ValueError: the policy samples something else with a cache and without one.
     """
-    ids = tokenizer(_TEXT)["input_ids"][:_ROW_LENGTH]
+    ids = tokenizer(PROBE_TEXT)["input_ids"][:PROBE_LENGTH]
     probe = _Probe(model, ids, settings or GenerationConfig(), largest)
-    bound = _COARSEST if dtype is None and _is_quantized(model) else _BOUNDS.get(dtype or model.dtype, _COARSEST)
+    bound = rounding_bound(None if dtype is None and _is_quantized(model) else dtype or model.dtype)
     # Dropout off on both roads; of positions that PEFT ignores it would speak each time.
     with torch.no_grad(), evaluation_mode(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,6 +89,14 @@ def find_sampling_road(
             positions = probe.forward_with_positions(found) <= bound
             padding = positions
     return SamplingRoad(use_cache, padding, positions)
+
+
+def rounding_bound(dtype: torch.dtype | None) -> float:
+    """
+    The largest difference of logits, as a share of their spread, that is rounding in a type; `None`: of quantised
+    weights.
+    """
+    return _COARSEST if dtype is None else _BOUNDS.get(dtype, _COARSEST)
 
 
 def road_in_words(model: Any, road: SamplingRoad) -> list[str]:

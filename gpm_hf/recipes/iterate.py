@@ -156,7 +156,12 @@ def _sample(
     load_options.pop("dtype", None)
     with whole_models():
         sampler = load_sampler(
-            policy, config.sampling_options(), config.generation_dtype, config.use_vllm, **load_options
+            policy,
+            config.sampling_options(),
+            config.generation_dtype,
+            config.use_vllm,
+            config.engine_options(),
+            **load_options,
         )
 
         if iteration == 1:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpm_hf.data.policy_data import PAIR_RULES
-from gpm_hf.generation import SamplingOptions
+from gpm_hf.generation import SamplingOptions, read_engine_options
 
 # What each method sets in the trainer's options: the first four of OfflineGPOTrainer, the others of TRL's DPOTrainer.
 METHODS: dict[str, dict[str, Any]] = {
@@ -40,6 +40,8 @@ class IterateConfig:
         generation_batch_size (`int`, defaults to 16): sequences generated at once.
         generation_dtype (`str`, defaults to `"auto"`): of the policy while it answers; as saved by default.
         use_vllm (`bool`, defaults to `False`): sample by vLLM.
+        vllm_options (`list[str]`, *optional*): of its engine, `key=value` each, as
+            [`~gpm_hf.generation.read_engine_options`] reads them.
         policy_log_probs (`bool`, defaults to `False`): take the log-probabilities that are kept with the samples for
             the reference's in training, instead of computing them anew (OfflineGPOTrainer only).
         scoring_batch_size (`int`, defaults to 16): sequences scored at once.
@@ -74,6 +76,9 @@ class IterateConfig:
         default="auto", metadata={"help": "float32, bfloat16, ... of the policy while it answers. Default: as saved."}
     )
     use_vllm: bool = field(default=False, metadata={"help": "Sample by vLLM (needs gpm-hf[vllm])."})
+    vllm_options: list[str] | None = field(
+        default=None, metadata={"help": "Options of vLLM's engine: key=value ..., such as max_model_len=4096."}
+    )
     policy_log_probs: bool = field(
         default=False,
         metadata={"help": "Take the log-probabilities kept with the samples for the reference's in training."},
@@ -107,7 +112,14 @@ class IterateConfig:
             raise ValueError(f"method={self.method!r} computes its reference itself: leave policy_log_probs out.")
         if not self.dpo_beta > 0:
             raise ValueError(f"dpo_beta={self.dpo_beta}: it must be positive.")
+        if self.vllm_options and not self.use_vllm:
+            raise ValueError("vllm_options without use_vllm: set it, or leave them out.")
+        self.engine_options()
         self.sampling_options()
+
+    def engine_options(self) -> dict[str, Any]:
+        """Of vLLM's engine."""
+        return read_engine_options(self.vllm_options)
 
     def sampling_options(self) -> SamplingOptions:
         """How the policy answers."""

@@ -32,6 +32,7 @@ _SAMPLES = (
     "generation_batch_size",
     "generation_dtype",
     "use_vllm",
+    "vllm_options",
     "shard_size",
     "training.seed",
     "versions",

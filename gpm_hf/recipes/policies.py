@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM
 
-from gpm_hf.generation import PolicySampler, Sampler, SamplingOptions, VLLMSampler
+from gpm_hf.generation import PolicySampler, Sampler, SamplingOptions, VLLMSampler, read_policy
 from gpm_hf.modeling import check_one_model
 from gpm_hf.scoring import Scorer, ScorerBase, load_gguf_language_model, load_scorer, load_tokenizer, with_gguf_file
 from gpm_hf.scoring.adapters import is_adapter, load_language_adapter
@@ -45,10 +45,31 @@ def load_policy(policy: str, dtype: Any = "auto", **options: Any) -> tuple[Any, 
 
 
 def load_sampler(
-    policy: str, options: SamplingOptions, dtype: Any = "auto", use_vllm: bool = False, **load_options: Any
+    policy: str,
+    options: SamplingOptions,
+    dtype: Any = "auto",
+    use_vllm: bool = False,
+    engine_options: dict[str, Any] | None = None,
+    **load_options: Any,
 ) -> Sampler:
-    """A policy as a sampler, by transformers or by vLLM; see [`load_policy`] for the arguments."""
+    """
+    A policy as a sampler, by transformers or by vLLM.
+
+    Args:
+        policy, dtype, load_options: see [`load_policy`]; for vLLM the last may be `revision` alone.
+        options: how it answers.
+        use_vllm: by vLLM. The policy is loaded by transformers before and read once: in the type in which it was
+            loaded the engine computes, and what it said is compared with what the engine says.
+        engine_options: of vLLM's engine, see [`~gpm_hf.generation.read_engine_options`].
+
+    Raises:
+        ValueError: what vLLM does not take; see [`~gpm_hf.generation.VLLMSampler`].
+    """
     if not use_vllm:
+        if engine_options:
+            raise ValueError(
+                f"Options of vLLM ({', '.join(engine_options)}) without use_vllm: set it, or leave them out."
+            )
         return PolicySampler(*load_policy(policy, dtype, **load_options), options)
     if is_gguf(policy):
         raise ValueError(f"{policy} is in GGUF: sample from it without vLLM, or save it as safetensors first.")
@@ -56,9 +77,15 @@ def load_sampler(
         raise ValueError(f"{policy} is an adapter: sample from it without vLLM, or merge it and save that first.")
     if load_options.keys() - {"revision"}:
         raise ValueError(f"vLLM does not take {sorted(load_options.keys() - {'revision'})}: leave them out.")
+    # All accelerators of the machine, and its memory if these are full: as the engine will take them.
+    placed = {"device_map": "auto"} if torch.accelerator.is_available() else {}
+    check_one_model(policy, both_formats=True)
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, **placed, **load_options)
     tokenizer = load_tokenizer(policy, **load_options)
-    own = GenerationConfig.from_pretrained(policy, **load_options)
-    return VLLMSampler(policy, tokenizer, options, own, dtype=str(dtype), **load_options)
+    reading = read_policy(model, tokenizer)
+    del model
+    free_memory()
+    return VLLMSampler(policy, tokenizer, options, reading, **load_options, **engine_options or {})
 
 
 def load_placed_scorer(spec: str, batch_size: int = 16) -> Scorer:

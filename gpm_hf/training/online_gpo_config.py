@@ -31,6 +31,22 @@ _IGNORED = (
     "entropy_target",
     "off_policy_mask_threshold",
 )
+# Sampling from the whole policy.
+_WHOLE: dict[str, tuple] = {"top_p": (1.0,), "top_k": (0, -1), "min_p": (None, 0.0)}
+# What TRL has options for when it starts a vLLM engine, or relies on.
+_TRLS_OF_VLLM = (
+    "model",
+    "tensor_parallel_size",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "max_num_seqs",
+    "enable_sleep_mode",
+    "model_impl",
+    "distributed_executor_backend",
+    "logprobs_mode",
+    "quantization",
+    "trust_remote_code",
+)
 
 
 @dataclass(repr=False)
@@ -104,6 +120,13 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         block_drift_rounds (`int`, *optional*, defaults to `10`):
             Rounds of generation that the shares of the start, and later ones, are averaged over.
 
+        > Parameters that control generation
+
+        vllm_engine_kwargs (`dict` or `str`, *optional*):
+            Further arguments of the `vllm.LLM` that TRL starts with `vllm_mode="colocate"`, such as `enforce_eager` or
+            `dtype`. By default it computes in the type in which the policy is trained (bfloat16 with `bf16`, float16
+            with `fp16`, else that of its weights).
+
         > Parameters that control the logging
 
         win_rate_prompts (`int`, *optional*, defaults to `16`):
@@ -125,7 +148,7 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         ValueError: for impossible values, and for any option of GRPO's loss that would be ignored here.
     """
 
-    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "preference_model_init_kwargs"]
+    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "preference_model_init_kwargs", "vllm_engine_kwargs"]
 
     gpo_beta: float = field(
         default=0.001,
@@ -198,6 +221,9 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
     block_drift_rounds: int = field(
         default=10, metadata={"help": "Rounds of generation over which the shares of blocks are averaged."}
     )
+    vllm_engine_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Further arguments of the vLLM engine in the trainer's process."}
+    )
     win_rate_prompts: int = field(
         default=16, metadata={"help": "Prompts on which the policy is compared with the initial policy; 0 for none."}
     )
@@ -233,6 +259,7 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         self._refuse_ignored()
         self._check_opponent()
         self._check_blocks()
+        self._check_vllm()
 
     def _check_blocks(self):
         options = {option.name: option.default for option in fields(type(self))}
@@ -284,13 +311,32 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
                 f"{', '.join(ignored)}: GPO's loss is a regression that has no such term and would ignore this. Leave "
                 "it at its default."
             )
-        if (
-            self.use_vllm
-            and self.vllm_importance_sampling_correction
-            and not self.vllm_importance_sampling_mode.startswith("sequence_")
-        ):
+
+    def _check_vllm(self):
+        given = self.vllm_engine_kwargs or {}
+        if given and not (self.use_vllm and self.vllm_mode == "colocate"):
+            raise ValueError(
+                "vllm_engine_kwargs are of an engine in the trainer's process: they need `use_vllm` and "
+                "vllm_mode='colocate'. A server has its own options."
+            )
+        if taken := sorted(given.keys() & set(_TRLS_OF_VLLM)):
+            raise ValueError(
+                f"vllm_engine_kwargs: {', '.join(taken)} is TRL's to set; what of it can be chosen has an option of "
+                "TRL's."
+            )
+        if not (self.use_vllm and self.vllm_importance_sampling_correction):
+            return
+        if not self.vllm_importance_sampling_mode.startswith("sequence_"):
             raise ValueError(
                 f"vllm_importance_sampling_mode={self.vllm_importance_sampling_mode!r} weighs tokens, and GPO's loss "
                 "has one term per completion. Use 'sequence_mask' or 'sequence_truncate', or turn off "
                 "`vllm_importance_sampling_correction`."
+            )
+        truncating = [name for name in ("top_p", "top_k", "min_p") if getattr(self, name) not in _WHOLE[name]]
+        if truncating:
+            raise ValueError(
+                f"{', '.join(truncating)} beside vllm_importance_sampling_correction: a completion's weight would be "
+                "the probability that this left of the policy, token by token, and shrink with its length. Turn off "
+                "`vllm_importance_sampling_correction` (what GPO fits to a completion does not depend on its weight), "
+                "or sample from the whole policy."
             )

@@ -31,6 +31,7 @@ from gpm_hf.training.prompt_rows import check_prompt_columns
 from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
+from gpm_hf.training.vllm_engine import engine_options
 
 _INITIAL_POLICY_FILE = "initial_policy.json"
 
@@ -170,16 +171,9 @@ class OnlineGPOTrainer(BlockAdvantagesMixin, CompletionMeansMixin, GRPOTrainer):
 
         given = len(reward_funcs)
         initial = copy_of_policy(model, args, train_dataset, kwargs.get("peft_config"))
-        super().__init__(
-            model,
-            reward_funcs,
-            args,
-            train_dataset,
-            eval_dataset,
-            processing_class,
-            processing_classes,
-            **kwargs,
-        )
+        datasets = train_dataset, eval_dataset
+        with engine_options(self, args):
+            super().__init__(model, reward_funcs, args, *datasets, processing_class, processing_classes, **kwargs)
         self.args.model_init_kwargs = model_init_kwargs
         if self.preference_signal is not None:
             self.preference_signal.prepare(self.accelerator)
@@ -328,6 +322,7 @@ class OnlineGPOTrainer(BlockAdvantagesMixin, CompletionMeansMixin, GRPOTrainer):
         mode = "train" if self.model.training else "eval"
         self._group_size = self.num_generations if mode == "train" else self.num_generations_eval
         output = super()._generate_and_score_completions(inputs)
+        self.sampling.compare(output)
         scores, against = self._scores, "group"
         own_scores = scores[:, : self._group_size, : self._group_size]
         if self.opponent is not None:
@@ -377,7 +372,7 @@ class OnlineGPOTrainer(BlockAdvantagesMixin, CompletionMeansMixin, GRPOTrainer):
         counts = ~targets.isnan() & (lengths > 0)
         residuals = gpo_residuals(log_ratios, targets, self.args.gpo_beta).masked_fill(~counts, 0.0)
         per_sample = squared_residuals(residuals, self.args.gpo_beta, self.args.rescale_loss)
-        if "importance_sampling_ratio" in inputs:  # vLLM sampled with slightly other numbers: (B, 1)
+        if "importance_sampling_ratio" in inputs:  # (B, 1): pi_t / q of what vLLM sampled; equation 5.3 is over pi_t
             per_sample = per_sample * inputs["importance_sampling_ratio"].squeeze(1)
 
         if self.beta != 0.0:

@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-import torch
 
 from gpm_hf.data.policy_data import all_responses, select_pairs
 from gpm_hf.data.rendered_answers import rendering_fault
@@ -13,7 +12,6 @@ from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.generation import (
     PolicySampler,
     SamplingOptions,
-    VLLMSampler,
     encode_prompt,
     response_log_probs,
     token_log_probs,
@@ -100,30 +98,6 @@ def test_pairs_are_of_sampled_ids(tmp_path, name, method):
             assert trained[f"ref_{side}_logps"] == pytest.approx(row["policy_log_probs"][place], abs=1e-4)
         assert trained["prompt_ids"] == row["prompt_ids"]
     assert trainer.train().metrics["train_loss"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_vllm_gives_the_ids_and_their_log_probs(tmp_path, name):
-    pytest.importorskip("vllm")
-    if not torch.cuda.is_available():
-        pytest.skip("vLLM takes a GPU")
-    tokenizer = template_tokenizer(name)
-    # vLLM's kernels know no smaller heads.
-    sizes = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
-    policy = template_policy(tokenizer, **sizes)
-    policy.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    options = SamplingOptions(num_generations=6, max_new_tokens=12)
-    engine = {"dtype": "float32", "enforce_eager": True, "gpu_memory_utilization": 0.2, "max_model_len": 1024}
-    sampler = VLLMSampler(str(tmp_path), tokenizer, options, policy.generation_config, **engine)
-    groups = sampler.sample(PROMPTS, 3)
-    found = token_log_probs(policy, [one.prompt_ids for one in groups], [one.response_ids for one in groups])
-    for group, prompt, values in zip(groups, PROMPTS, found):
-        assert group.prompt_ids == encode_prompt(tokenizer, prompt) and len(group.responses) == 6
-        assert group.policy_log_probs == pytest.approx(values, abs=1e-4)
-        for ids in group.response_ids:
-            assert tokenizer.eos_token_id not in ids[:-1] and (ids[-1] == tokenizer.eos_token_id or len(ids) == 12)
 
 
 def test_log_probs_are_the_policys_at_temperature_one():

@@ -2,6 +2,8 @@
 
 import sys
 import types
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from gpm_hf.generation import (
     SamplingOptions,
     VLLMSampler,
     encode_prompt,
+    read_engine_options,
+    read_policy,
     read_prompts,
     response_log_probs,
     shard_seed,
@@ -127,36 +131,77 @@ def test_impossible_options_and_prompts_are_refused(tmp_path):
             read_prompts(str(path))
 
 
-def test_vllm_is_asked_for_the_same_distribution(monkeypatch):
-    calls, namespace, tokenizer = {}, types.SimpleNamespace, build_tokenizer()
+@dataclass
+class EngineArgs:
+    """Of vLLM's, what these tests give."""
 
-    class LLM:
-        def __init__(self, policy, **options):
-            calls["engine"] = (policy, options)
+    max_model_len: int | None = None
+    enforce_eager: bool = False
 
-        def generate(self, prompts, settings, use_tqdm):
-            calls["prompts"], calls["settings"] = prompts, settings
 
-            return [namespace(outputs=[self.answer(i, k) for k in range(3)]) for i in range(len(prompts))]
+class FakeEngine:
+    """vLLM as far as it is asked: a policy of ours read alone, digits for samples."""
 
-        def answer(self, i, k):
-            """Digits as vLLM gives them: its text has no special tokens, its ids end with what ended the answer."""
-            ids = [*tokenizer.convert_tokens_to_ids([str(i), "<|im_start|>", str(k)]), tokenizer.eos_token_id][: 4 - k]
-            found = [{token: namespace(logprob=-0.5 - place)} for place, token in enumerate(ids)]
-            return namespace(text=f"{i}{k}", token_ids=tuple(ids), logprobs=found)
+    policy = build_policy()
+    calls: ClassVar[dict] = {}
 
+    def __init__(self, name, max_model_len=None, **options):
+        self.calls["engine"] = (name, options)
+        self.model_config = types.SimpleNamespace(
+            max_model_len=max_model_len or 256, dtype=torch.float32, quantization=None
+        )
+
+    def generate(self, prompts, settings, use_tqdm):
+        if not isinstance(settings, list):
+            return [self.read(prompts[0]["prompt_token_ids"], settings)]
+        self.calls["prompts"], self.calls["settings"] = prompts, settings
+        return [types.SimpleNamespace(outputs=[answer(i, k) for k in range(3)]) for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def read(self, ids, settings):
+        """The prompt's log-probabilities, and the most probable tokens after it."""
+        assert settings["temperature"] == 0 and settings["prompt_logprobs"] == settings["logprobs"] == 0
+        start = len(ids)
+        for _ in range(settings["max_tokens"]):
+            ids = [*ids, int(self.policy(torch.tensor([ids])).logits[0, -1].argmax())]
+        log_probs = self.policy(torch.tensor([ids])).logits[0].log_softmax(-1)
+        found = [{after: types.SimpleNamespace(logprob=float(row[after]))} for row, after in zip(log_probs, ids[1:])]
+        drawn = types.SimpleNamespace(token_ids=ids[start:], logprobs=found[start - 1 :])
+        return types.SimpleNamespace(prompt_logprobs=[None, *found[: start - 1]], outputs=[drawn])
+
+
+def answer(i, k):
+    """Digits as vLLM gives them: its text has no special tokens, its ids end with what ended the answer."""
+    tokenizer = build_tokenizer()
+    ids = [*tokenizer.convert_tokens_to_ids([str(i), "<|im_start|>", str(k)]), tokenizer.eos_token_id][: 4 - k]
+    found = [{token: types.SimpleNamespace(logprob=-0.5 - place)} for place, token in enumerate(ids)]
+    return types.SimpleNamespace(text=f"{i}{k}", token_ids=tuple(ids), logprobs=found)
+
+
+@pytest.fixture
+def vllm_sampler(monkeypatch):
     module = types.ModuleType("vllm")
-    module.LLM, module.SamplingParams = LLM, dict
+    module.LLM, module.EngineArgs, module.SamplingParams, module.__version__ = FakeEngine, EngineArgs, dict, "0"
     monkeypatch.setitem(sys.modules, "vllm", module)
-    options = SamplingOptions(3, 0.7, 0.9, 8)
-    sample = VLLMSampler("my-name/my-policy", tokenizer, options, dtype="bfloat16")
+    monkeypatch.setattr(FakeEngine, "calls", {})
+
+    def build(policy=None, **engine_options):
+        tokenizer, options = build_tokenizer(), SamplingOptions(3, 0.7, 0.9, 8)
+        reading = read_policy(build_policy() if policy is None else policy, tokenizer)
+        return VLLMSampler("my-name/my-policy", tokenizer, options, reading, **engine_options)
+
+    return build
+
+
+def test_vllm_is_asked_for_the_same_distribution(vllm_sampler):
+    tokenizer, sample, calls = build_tokenizer(), vllm_sampler(revision="main", enforce_eager=True), FakeEngine.calls
     texts = [
         ["0<|im_start|>0", "0<|im_start|>1", "0<|im_start|>"],
         ["1<|im_start|>0", "1<|im_start|>1", "1<|im_start|>"],
     ]
     assert sample(PROMPTS[:2], 5) == texts
-    engine = {"generation_config": "vllm", "logprobs_mode": "raw_logprobs", "dtype": "bfloat16"}
-    assert calls["engine"] == ("my-name/my-policy", engine)
+    engine = {"generation_config": "vllm", "logprobs_mode": "raw_logprobs", "dtype": "float32", "revision": "main"}
+    assert calls["engine"] == ("my-name/my-policy", engine | {"enforce_eager": True})
     first, second = sample.sample(PROMPTS[:2], 5)
     assert first.responses == texts[0] and first.prompt_ids == encode_prompt(tokenizer, PROMPTS[0])
     letters = tokenizer.convert_tokens_to_ids(["1", "<|im_start|>", "0", "<eos>"])
@@ -169,7 +214,60 @@ def test_vllm_is_asked_for_the_same_distribution(monkeypatch):
     assert first["logprobs"] == 0
 
 
+def test_vllm_computes_in_the_type_of_the_checkpoint(vllm_sampler):
+    """ "auto" is vLLM's word for bfloat16 where a policy is saved in float32."""
+    for dtype in ("float32", "bfloat16"):
+        vllm_sampler(policy=build_policy().to(getattr(torch, dtype)))
+        assert FakeEngine.calls["engine"][1]["dtype"] == dtype
+
+
+def test_vllm_that_says_something_else_is_refused(vllm_sampler):
+    with pytest.raises(ValueError, match=r"vLLM 0 says something else than my-name/my-policy itself"):
+        vllm_sampler(policy=build_policy(seed=1))
+
+
+def test_vllm_refuses_what_leaves_no_room(vllm_sampler):
+    """As transformers' sampler does; an engine may have a shorter context than the policy, and never a longer one."""
+    long = "How? " * 200
+    for engine_options, context in (({}, 256), ({"max_model_len": 64}, 64), ({"max_model_len": 1024}, 256)):
+        sample = vllm_sampler(**engine_options)
+        sample(["Short?"], 0)
+        with pytest.raises(ValueError, match=rf"Prompt 1 has .* context of {context}"):
+            sample(["Short?", long], 0)
+        with pytest.raises(ValueError, match=rf"prompts.jsonl, row 1 has .* context of {context}"):
+            sample.check([long], "prompts.jsonl")
+
+
+def test_unknown_options_of_the_engine_are_refused(vllm_sampler):
+    with pytest.raises(ValueError, match="vLLM knows no option max_modle_len"):
+        vllm_sampler(max_modle_len=64)
+
+
+def test_options_of_the_engine_have_types():
+    given = ["max-model-len=64", "enforce_eager=true", "gpu_memory_utilization=0.5", "kv_cache_dtype=fp8"]
+    given += ['compilation_config={"level": 0}', "quantization=a=b"]
+    assert read_engine_options(given) == {
+        "max_model_len": 64,
+        "enforce_eager": True,
+        "gpu_memory_utilization": 0.5,
+        "kv_cache_dtype": "fp8",
+        "compilation_config": {"level": 0},
+        "quantization": "a=b",
+    }
+    assert read_engine_options(None) == {}
+    for one, message in (
+        (["enforce_eager"], "'enforce_eager' is not of the form key=value"),
+        (["seed=1", "seed=2"], "seed is given twice"),
+        (["dtype=float32"], "dtype is not to be given here, because it has an option of its own"),
+        (["logprobs_mode=x"], "logprobs_mode is not to be given here, because log-probabilities are the policy's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_engine_options(one)
+
+
 def test_vllm_absent_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ImportError, match=r"gpm-hf\[vllm\]"):
-        VLLMSampler("my-name/my-policy", build_tokenizer(), SamplingOptions())
+        VLLMSampler(
+            "my-name/my-policy", build_tokenizer(), SamplingOptions(), read_policy(build_policy(), build_tokenizer())
+        )

@@ -435,6 +435,30 @@ def test_vllm_weights_multiply_whole_completions(tmp_path):
     assert seen[0][0] == pytest.approx(seen[0][1], rel=1e-4)
 
 
+def test_weights_make_samples_of_vllm_a_mean_over_the_policy(tmp_path):
+    """
+    Equation 5.3 is a mean over pi_t. Sampled by another, q, whose share is in the number of rows (1/2, 1/4, 1/4), and
+    with weights pi_t / q it is the same number, by hand: sum over y of pi_t(y) (beta log pi/pi_t - target)^2.
+    """
+    tokens, pi_t = build_tokenizer().convert_tokens_to_ids(["a", "b", "c"]), [0.5, 0.3, 0.2]
+    policy, now = tabular_policy(tokens, [0.4, 0.4, 0.2]), [0.4, 0.4, 0.2]
+    trainer = make_trainer(tmp_path, policy, max_steps=1)
+    drawn, q, targets = [0, 0, 1, 2], [0.5, 0.25, 0.25], [0.7, -0.2, -1.1]
+    rows = {
+        "prompt_ids": torch.full((4, 2), tokens[0]),
+        "prompt_mask": torch.ones(4, 2, dtype=torch.long),
+        "completion_ids": torch.tensor([[tokens[one]] for one in drawn]),
+        "completion_mask": torch.ones(4, 1, dtype=torch.long),
+        "old_per_token_logps": torch.tensor([[math.log(pi_t[one])] for one in drawn]),
+        "importance_sampling_ratio": torch.tensor([[pi_t[one] / q[one]] for one in drawn]),
+        "targets": torch.tensor([targets[one] for one in drawn]),
+    }
+    beta = trainer.args.gpo_beta
+    by_hand = sum(p * (beta * math.log(new / p) - target) ** 2 for p, new, target in zip(pi_t, now, targets))
+    trainer.current_gradient_accumulation_steps = 1
+    assert trainer._compute_loss(trainer.model.train(), rows).item() == pytest.approx(by_hand, rel=1e-4)
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -498,6 +522,11 @@ def test_save_steps_off_the_boundary(tmp_path):
         ({"off_policy_mask_threshold": 0.5}, "off_policy_mask_threshold: GPO's"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "multi_objective_aggregation: GPO's"),
         ({"use_vllm": True, "vllm_importance_sampling_mode": "token_mask"}, "'token_mask' weighs tokens"),
+        ({"use_vllm": True, "top_p": 0.9}, "top_p beside vllm_importance_sampling_correction: a completion's weight"),
+        ({"use_vllm": True, "top_k": 20, "min_p": 0.1}, "top_k, min_p beside vllm_importance_sampling_correction"),
+        ({"vllm_engine_kwargs": {"enforce_eager": True}}, "vllm_engine_kwargs are of an engine in the trainer's"),
+        ({"use_vllm": True, "vllm_mode": "server", "vllm_engine_kwargs": {"seed": 1}}, "A server has its own options"),
+        ({"use_vllm": True, "vllm_engine_kwargs": {"logprobs_mode": "raw_logprobs"}}, "logprobs_mode is TRL's to set"),
     ],
 )
 def test_refused_options(tmp_path, options, sentence):

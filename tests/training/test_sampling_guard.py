@@ -1,5 +1,8 @@
 """A trainer samples from the policy that it trains, and reads its log-probabilities, whatever kind of policy it is."""
 
+import math
+import types
+
 import peft
 import pytest
 import torch
@@ -131,3 +134,85 @@ def test_adapters_that_cannot_be_trained_are_refused_in_words(kind, tmp_path):
         make(build_policy(), peft_config=config)
     with pytest.raises(ValueError, match=r'^PromptTuningConfig needs to know its task: .*task_type="CAUSAL_LM"'):
         make(build_policy(), peft_config=peft.PromptTuningConfig(num_virtual_tokens=3))
+
+
+def test_vllms_log_probs_are_compared_up_to_rounding_and_truncation(tmp_path):
+    """By hand: -log(top_p) at most is what a kept part of the vocabulary adds; more, or less, is another policy."""
+    from gpm_hf.training.sampling_guard import log_prob_difference
+
+    own = torch.tensor([[-1.0, -2.0, -3.0], [-0.5, -9.0, -9.0]])
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    shift = torch.tensor([[0.0, 0.1, 0.3], [-0.2, 5.0, torch.nan]])
+    for truncation, expected in ((0.0, 0.01 + 0.09 + 0.04), (0.1, 0.04 + 0.04), (math.inf, 0.04)):
+        found = log_prob_difference(own + shift, own, mask, truncation)
+        assert found.item() == pytest.approx(math.sqrt(expected / 4), abs=1e-6)
+    shift[0, 0] = torch.nan
+    assert log_prob_difference(own + shift, own, mask, 0.0).item() == pytest.approx(math.sqrt(0.14 / 3), abs=1e-6)
+    assert log_prob_difference(own, own, torch.zeros_like(mask), 0.0).item() == 0.0
+
+
+def test_what_vllm_samples_must_be_the_policys(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.use_vllm, trainer.vllm_mode, trainer.sampling.settings = True, "server", None
+    own = -torch.rand(4, 6) - 1
+    output = {"old_per_token_logps": own, "completion_mask": torch.ones(4, 6, dtype=torch.long)}
+    trainer.sampling.compare({**output, "sampling_per_token_logps": own + 0.1})
+    with pytest.raises(
+        ValueError, match=r"from something else than the policy: .* by 2 nats .* up to 0\.9 is rounding"
+    ):
+        trainer.sampling.compare({**output, "sampling_per_token_logps": own - 2})
+    # Elsewhere a server computes in a type that nobody knows; here the engine's is known.
+    config = types.SimpleNamespace(dtype=torch.float32, quantization=None, max_model_len=64)
+    trainer.vllm_mode = "colocate"
+    trainer.vllm_generation = types.SimpleNamespace(llm=types.SimpleNamespace(model_config=config))
+    with pytest.raises(ValueError, match=r"up to 0\.06 is rounding"):
+        trainer.sampling.compare({**output, "sampling_per_token_logps": own + 0.1})
+    with pytest.raises(
+        ValueError, match=r"59 tokens; with max_completion_length=6 that is more than .* context of 64"
+    ):
+        trainer.sampling.check_lengths([[1] * 59])
+    trainer.sampling.check_lengths([[1] * 58])
+    trainer.args.repetition_penalty = 1.1
+    with pytest.warns(UserWarning, match="not compared with the policy, because repetition_penalty"):
+        trainer.sampling.compare({**output, "sampling_per_token_logps": own - 2})
+    trainer.use_vllm = False
+    with pytest.warns(UserWarning, match="because transformers' continuous batching gives no log-probabilities"):
+        trainer.sampling.compare(output)
+
+
+def test_an_engine_in_the_trainers_process_computes_as_the_trainer_does(monkeypatch):
+    """TRL asks for an engine without a type, and vLLM would take bfloat16 for a policy in float32."""
+    from trl.generation import vllm_generation
+
+    from gpm_hf.training import vllm_engine
+
+    asked = []
+
+    def engine(**options):
+        weights = [torch.ones(0 if options.get("enforce_eager") else 2)]
+        runner = types.SimpleNamespace(model=types.SimpleNamespace(parameters=lambda: weights))
+        executor = types.SimpleNamespace(driver_worker=types.SimpleNamespace(model_runner=runner))
+        asked.append(options)
+        return types.SimpleNamespace(llm_engine=types.SimpleNamespace(model_executor=executor))
+
+    monkeypatch.setattr(vllm_generation, "LLM", engine, raising=False)
+    monkeypatch.setattr(vllm_engine, "is_vllm_available", lambda: True)
+    device = types.SimpleNamespace(device=torch.device("cpu"))
+    trainer = types.SimpleNamespace(model=types.SimpleNamespace(dtype=torch.float32), accelerator=device)
+
+    def start(quantization=None, **options):
+        args = {"use_vllm": True, "vllm_mode": "colocate", "bf16": False, "fp16": False, "vllm_engine_kwargs": None}
+        with vllm_engine.engine_options(trainer, types.SimpleNamespace(**args | options)):
+            vllm_generation.LLM(model="name", quantization=quantization, seed=0)
+        assert vllm_generation.LLM is engine
+        return asked[-1]
+
+    asked_for = {"model": "name", "quantization": None, "seed": 0}
+    assert start() == {**asked_for, "dtype": torch.float32}
+    assert start(bf16=True) == {**asked_for, "dtype": torch.bfloat16}
+    given = {"dtype": "float16", "seed": 3}
+    assert start(vllm_engine_kwargs=given) == {**asked_for, **given}
+    assert start("bitsandbytes") == {**asked_for, "quantization": "bitsandbytes"}
+    assert start(vllm_mode="server") == asked_for
+    with pytest.raises(ValueError, match="vLLM has packed this policy's weights for the CPU"):
+        start(vllm_engine_kwargs={"enforce_eager": True})
