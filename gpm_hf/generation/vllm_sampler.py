@@ -1,5 +1,6 @@
 """Samples by vLLM, where it is installed."""
 
+import os
 from dataclasses import fields
 from typing import Any
 
@@ -43,6 +44,8 @@ class VLLMSampler:
         revision: str | None = None,
         **engine_options: Any,
     ):
+        # What it tells of itself goes where progress goes: standard output is the answer of a command.
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         try:
             from vllm import LLM, EngineArgs
         except ImportError as error:

@@ -33,7 +33,7 @@ def save_policy(folder, name="qwen3", dtype=torch.float32, seed=0):
     return policy, tokenizer
 
 
-def test_answers_of_the_command_are_those_of_transformers(capsys, tmp_path):
+def test_answers_of_the_command_are_those_of_transformers(capfd, tmp_path):
     """Greedy ones of a policy in float32, token for token; log-probabilities; what leaves no room; another policy."""
     from gpm_hf.recipes.policies import load_sampler
 
@@ -61,14 +61,14 @@ def test_answers_of_the_command_are_those_of_transformers(capsys, tmp_path):
     data.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in PROMPTS))
     command = ["answer", tmp_path / "policy", "--prompts", data, "--temperature", 0, "--max-new-tokens", 24]
     code, out, err = ask(
-        capsys, *command, "--output", tmp_path / "vllm.json", "--use-vllm", "--vllm-options", *OPTIONS
+        capfd, *command, "--output", tmp_path / "vllm.json", "--use-vllm", "--vllm-options", *OPTIONS
     )
     assert code == 0 and "10 answers written" in out, err
     rows = json.loads((tmp_path / "vllm.json").read_text())
     assert [row["output"] for row in rows] == [one.responses[0] for one in expected]
 
 
-def test_best_of_n_and_iterate_sample_by_it(capsys, tmp_path):
+def test_best_of_n_and_iterate_sample_by_it(capfd, tmp_path):
     from gpm_hf.recipes.iterate import run_iterate
     from gpm_hf.recipes.iterate_config import IterateConfig
     from gpm_hf.training import OfflineGPOConfig
@@ -76,7 +76,7 @@ def test_best_of_n_and_iterate_sample_by_it(capsys, tmp_path):
     policy, _ = save_policy(tmp_path / "policy", "llama3")
     command = ["best-of-n", tmp_path / "policy", "--scorer", "random:1", "--n", 3, "--max-new-tokens", 8]
     command += ["--prompt", PROMPTS[0], "--format", "json", "--use-vllm", "--vllm-options", *OPTIONS]
-    code, out, err = ask(capsys, *command)
+    code, out, err = ask(capfd, *command)
     assert code == 0, err
     check_samples(policy, json.loads(out), 3)
 
