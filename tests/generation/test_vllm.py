@@ -60,9 +60,7 @@ def test_answers_of_the_command_are_those_of_transformers(capfd, tmp_path):
     data = tmp_path / "prompts.jsonl"
     data.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in PROMPTS))
     command = ["answer", tmp_path / "policy", "--prompts", data, "--temperature", 0, "--max-new-tokens", 24]
-    code, out, err = ask(
-        capfd, *command, "--output", tmp_path / "vllm.json", "--use-vllm", "--vllm-options", *OPTIONS
-    )
+    code, out, err = ask(capfd, *command, "--output", tmp_path / "vllm.json", "--use-vllm", "--vllm-options", *OPTIONS)
     assert code == 0 and "10 answers written" in out, err
     rows = json.loads((tmp_path / "vllm.json").read_text())
     assert [row["output"] for row in rows] == [one.responses[0] for one in expected]
