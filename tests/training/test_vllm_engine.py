@@ -1,6 +1,7 @@
 """Online GPO on samples of vLLM itself, in the trainer's process."""
 
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,14 +120,11 @@ def test_what_a_cpus_engine_cannot_do_is_said(tmp_path):
             trainer.train()
 
 
-def test_a_server_needs_a_gpu_for_the_weights(tmp_path, monkeypatch):
-    """TRL's own sentence: generation would run, and what is trained would not reach the server."""
+def test_what_is_trained_on_a_cpu_cannot_reach_a_server():
+    """TRL's own sentence, which ends a training with `vllm_mode="server"` before its first step."""
     from trl.generation.vllm_client import VLLMClient
 
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    monkeypatch.setattr(VLLMClient, "check_server", lambda *args, **options: None)
-    monkeypatch.setattr(VLLMClient, "get_server_info", lambda self: {"weight_transfer_config": {"backend": "nccl"}})
-    monkeypatch.setattr(VLLMClient, "get_world_size", lambda self: 1)
+    server = {"weight_transfer_config": {"backend": "nccl"}}
+    client = SimpleNamespace(get_server_info=lambda: server, get_world_size=lambda: 1, group_port=0, base_url="here")
     with pytest.raises(NotImplementedError, match="NCCL weight-transfer engine, which needs a CUDA device"):
-        make_trainer(tmp_path, vllm_mode="server", vllm_engine_kwargs=None)
+        VLLMClient.init_communicator(client, device="cpu")
