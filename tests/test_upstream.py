@@ -63,6 +63,9 @@ NAMES: dict[str, dict[str, str]] = {
         "self.vllm_generation": "the context of vLLM's engine, after which it would cut a completion, and its type",
         "self.vllm_mode": "the same",
     },
+    "trl.import_utils": {
+        "is_vllm_available": "that vLLM is not there would not be said in TRL's sentence",
+    },
     "trl.generation.vllm_generation:VLLMGeneration": {
         "[LLM]": "an engine in the trainer's process would compute float32 policies in bfloat16",
         "[quantization]": "a quantised policy's engine would be told a type",

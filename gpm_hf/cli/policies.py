@@ -193,8 +193,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     from gpm_hf.data.sampled_ids import ID_COLUMNS
     from gpm_hf.identity import model_identity, versions
 
-    names = ("revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "n")
-    names += ("use_vllm", "vllm_options")
+    names = ["revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "n"]
+    names += ["use_vllm", "vllm_options"]
     settings = {name: vars(options)[name] for name in names if name in vars(options)}
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)

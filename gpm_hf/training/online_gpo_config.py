@@ -313,7 +313,7 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
             )
 
     def _check_vllm(self):
-        given = self.vllm_engine_kwargs or {}
+        given: Any = self.vllm_engine_kwargs or {}  # of the command line's text TRL has made a dictionary
         if given and not (self.use_vllm and self.vllm_mode == "colocate"):
             raise ValueError(
                 "vllm_engine_kwargs are of an engine in the trainer's process: they need `use_vllm` and "
