@@ -7,7 +7,7 @@ Ratings and the test of cycles on votes of known truth, and side by side with ev
 
 `alarms`: how often votes of rankings are called cyclic. `power`: how often votes with planted cycles are. `recovery`:
 which model held-out pairs speak for. `speed`: 1,000 items and 1,000,000 votes. `judges`: each judge's cycles against a
-ranking with its noise.
+ranking with its noise. `calibration`: judges' votes as scores of what people said, ties included.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from math import comb
 import numpy as np
 from scipy.stats import binomtest
 
+from gpm_hf.evaluation.statistics.tie_calibration import calibrate_ties, tie_calibration_table
 from gpm_hf.ratings import count_votes, cycle_power, cycle_test, fit_blocks, fit_bradley_terry
 from gpm_hf.ratings.held_out import compare_models
 from gpm_hf.ratings.vote_rows import read_votes, vote_rows
@@ -76,9 +77,8 @@ def alarms(options):
     rows, numbers = [], {}
     for name, draw in cases.items():
         found = [cycle_test(draw(np.random.default_rng(run)), 200, seed=run) for run in range(options.runs)]
-        cyclic, share, curl = (
-            np.mean([getattr(one, what).p_value <= 0.05 for one in found]) for what in ("evidence", "share", "curl")
-        )
+        cyclic = np.mean([one.is_cyclic for one in found])
+        share, curl = (np.mean([getattr(one, what).p_value <= 0.05 for one in found]) for what in ("share", "curl"))
         numbers[name] = {"cyclic": float(cyclic), "share": float(share), "curl": float(curl), "runs": options.runs}
         rows.append([name, options.runs, f"{cyclic:.1%}", f"{share:.1%}", f"{curl:.1%}"])
         print(rows[-1], flush=True)
@@ -206,7 +206,7 @@ def judges(options):
         flips = "" if found.flips is None else f"{found.flips:.1%}"
         detectable = "none" if power.detectable is None else f"{power.detectable:.1%}"
         cells = [f"{null.observed:.2%}", f"{null.expected:.2%} ({ends[0]:.2%} to {ends[1]:.2%})"]
-        cells += [f"{found.evidence.p_value:.3f}", f"{found.curl.p_value:.3f}", flips, detectable]
+        cells += [f"{found.p_value:.3f}", f"{found.curl.p_value:.3f}", flips, detectable]
         rows.append([judge, found.triples, *once, *cells])
         numbers[judge] = {**found.to_dict(), "detectable": power.detectable, "cycles_once": once[0]}
         print(rows[-1], flush=True)
@@ -234,7 +234,39 @@ def single_order_cycles(path, judge):
     return counts
 
 
-PARTS = {"alarms": alarms, "power": power, "recovery": recovery, "speed": speed, "judges": judges}
+def calibration(options):
+    """Temperature and tie width of judges' votes as scores, on what each person said of the same pairs."""
+    if not options.judgments:
+        raise SystemExit("calibration: give --judgments FILE.")
+    rows = [row for _, row in vote_rows(options.judgments)]
+    names = sorted({judge for row in rows for judge in row["judgments"]} - {options.people})
+    found = {}
+    for judge in names:
+        scores, targets, prompts = [], [], []
+        for row in rows:
+            people = {(one["a"], one["b"]): one["ab"] + one["ba"] for one in row["judgments"][options.people]}
+            people |= {(b, a): [1 - value for value in values] for (a, b), values in people.items()}
+            for one in row["judgments"].get(judge, []):
+                votes = one["ab"] + one["ba"]
+                # Half a vote for both keeps log-odds finite.
+                score = np.log((sum(votes) + 0.5) / (len(votes) - sum(votes) + 0.5))
+                for value in people.get((one["a"], one["b"]), []):
+                    scores.append(score)
+                    targets.append(value)
+                    prompts.append(row["prompt"])
+        found[judge] = calibrate_ties(scores, targets, prompts)
+    print(tie_calibration_table(found))
+    return {name: one.to_dict() for name, one in found.items()}
+
+
+PARTS = {
+    "alarms": alarms,
+    "power": power,
+    "recovery": recovery,
+    "speed": speed,
+    "judges": judges,
+    "calibration": calibration,
+}
 
 
 def main():
@@ -243,7 +275,8 @@ def main():
     parser.add_argument("--runs", type=int, default=500, help="of each case of `alarms`")
     parser.add_argument("--planted", type=int, default=100, help="runs of each case of `power`")
     parser.add_argument("--seeds", type=int, default=20, help="of `recovery`")
-    parser.add_argument("--judgments", help="the file of `judges`")
+    parser.add_argument("--judgments", help="the file of `judges` and `calibration`")
+    parser.add_argument("--people", default="human (PRD)", help="whom `calibration` takes for the truth")
     parser.add_argument("--output", help="a JSON file for the numbers")
     options = parser.parse_args()
     numbers = {name: PARTS[name](options) for name in options.parts}

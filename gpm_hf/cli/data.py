@@ -104,12 +104,11 @@ def _build_from_judgments(options: argparse.Namespace) -> None:
 
 def _cycle_or_noise(options: argparse.Namespace) -> str:
     """Whether the judge's cycles are more than those of a ranking with the judge's noise."""
-    from gpm_hf.ratings import cycle_test
-    from gpm_hf.ratings.vote_rows import read_votes
+    from gpm_hf.evaluation.reports.data_cycles import data_cycles
 
     rows = ((f"row {number}", row) for number, row in enumerate(_source(options), 1))
     try:
-        return cycle_test(read_votes(rows, options.judge).within_prompts()).verdict()
+        return data_cycles(rows, options.judge).sentence()
     except ValueError as reason:
         return f"Whether these cycles are more than noise was not tested. {reason}"
 

@@ -19,6 +19,7 @@ from gpm_hf.hub.local_paths import without_paths
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation import Intransitivity, PairResult, RewardBenchResult
+    from gpm_hf.evaluation.reports.data_cycles import DataCycles
 
 _RELIABILITY, _LENGTH = "reliability.png", "length.png"
 
@@ -114,6 +115,7 @@ def _pairs(options: argparse.Namespace) -> None:
     calibration = {result.scorer: calibration_report(result.log_odds.tolist()) for result in results}
     lengths = {result.scorer: length_report(result) for result in results}
     cycles = _cycles(options, rows, scorers)
+    of_data = _cycles_of_data(rows) if cycles else None
     differ = disagreements(results[0], results[1], options.disagreements or 10) if len(results) == 2 else []
 
     found = [
@@ -126,6 +128,7 @@ def _pairs(options: argparse.Namespace) -> None:
         for result in results
     ]
     answer = {"read": reports, "results": found, "disagreements": [one.to_dict() for one in differ]}
+    answer["cycles_of_the_data"] = None if of_data is None else of_data.to_dict()
     if options.format == "json":
         print(report_text(answer))
     else:
@@ -137,6 +140,8 @@ def _pairs(options: argparse.Namespace) -> None:
         tables["Cycles among the responses of one prompt"] = (
             intransitivity_table(list(cycles.values())) if cycles else "No prompt has three different responses."
         )
+        if of_data is not None:
+            tables["Cycles in the data's own preferences"] = of_data.sentence()
         if differ:
             tables["Where the two disagree most"] = disagreement_table(differ, results[0].scorer, results[1].scorer)
         print("\n\n".join(f"{title}:\n\n{table}" for title, table in tables.items()))
@@ -172,6 +177,13 @@ def _cycles(options: argparse.Namespace, rows: list[dict], scorers: list) -> dic
         )
         for scorer in scorers
     }
+
+
+def _cycles_of_data(rows: list[dict]) -> "DataCycles":
+    """Of the pairs whose prompt is known."""
+    from gpm_hf.evaluation.reports.data_cycles import data_cycles
+
+    return data_cycles((f"row {number}", row) for number, row in enumerate(rows, 1) if row["prompt"] is not None)
 
 
 def _draw(options: argparse.Namespace, calibration: dict[str, Any], lengths: dict[str, Any]) -> Path:

@@ -48,7 +48,7 @@ def fit_blocks(
     ridge: float = 1e-3,
     block_ridge: float = 1.0,
     ties: str = "davidson",
-    start: BradleyTerryFit | None = None,
+    start: "BradleyTerryFit | BlockFit | None" = None,
 ) -> BlockFit:
     """
     Maximises `sum log P(votes) - ridge / 2 sum r_i^2 - block_ridge / 2 sum (u_il^2 + v_il^2)` by L-BFGS. The second
@@ -61,7 +61,8 @@ def fit_blocks(
         reward: whether there is a reward beside the blocks.
         ridge, block_ridge: positive.
         ties: see [`gpm_hf.ratings.bradley_terry.fit_bradley_terry`].
-        start: a Bradley-Terry fit of the same votes, which is computed where it is not given.
+        start: a Bradley-Terry fit of the same votes, which is computed where it is not given; or a fit near by, of as
+            many blocks.
 
     Raises:
         ValueError: no blocks, more than half of the items, a ridge that is not positive.
@@ -77,11 +78,15 @@ def fit_blocks(
         raise ValueError(f"ties={ties!r}: choose one of {', '.join(TIES)}.")
     cells = votes.by_pair()
     cells = halved(cells) if ties == "half" else cells
-    first = (start or fit_bradley_terry(cells, ridge, ties)) if reward else None
     problem = _Problem(cells, blocks, reward, ridge, block_ridge)
+    if isinstance(start, BlockFit):
+        log_tie = start.log_tie if problem.ties and np.isfinite(start.log_tie) else 0.0
+        begin = np.concatenate([start.rating, start.vectors.ravel(), [log_tie]])
+    else:
+        begin = problem.start((start or fit_bradley_terry(cells, ridge, ties)) if reward else None)
     found = minimize(
         problem,
-        problem.start(first),
+        begin,
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "maxcor": 20, "ftol": 1e-9, "gtol": 1e-6},

@@ -1,7 +1,11 @@
-"""Bootstrap intervals of Bradley-Terry ratings."""
+"""Bootstrap intervals of ratings, and of mean scores by models with blocks."""
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
+from .blocks import BlockFit, fit_blocks
 from .bradley_terry import BradleyTerryFit, Layout, halved
 from .outcomes import outcome_probabilities
 from .votes import MIN_PROMPTS, Votes
@@ -30,14 +34,14 @@ def rating_intervals(
     rng, size = np.random.default_rng(seed), len(votes.items)
     found = outcome_probabilities(fit.rating[cells.a] - fit.rating[cells.b], fit.log_tie)
     lead = found.win - found.loss
-    if votes.prompts >= MIN_PROMPTS and (votes.prompt >= 0).all():
+    if not _shows_its_spread(votes):
+        return None
+    if _by_prompts(votes):
         slope = (cells.wins - cells.losses - cells.size * lead) / 2
         names, prompt = np.unique(cells.prompt, return_inverse=True)
         by_prompt = _by_item(cells, slope, size, prompt, len(names))
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), samples)
         off = (drawn - 1) @ by_prompt
-    elif not votes.are_whole:
-        return None
     else:
         off = np.empty((samples, size))
         for sample in range(samples):
@@ -52,6 +56,55 @@ def rating_intervals(
     ratings = fit.rating + np.linalg.solve(matrix, off.T).T
     ratings -= ratings.mean(-1, keepdims=True)
     return np.quantile(ratings, [0.025, 0.975], axis=0).T
+
+
+def mean_score_intervals(
+    votes: Votes, fit: BlockFit, ties: str = "davidson", samples: int = 200, seed: int = 0
+) -> np.ndarray | None:
+    """
+    Percentile intervals of 95% of each item's mean score against all (itself at 0): resamples as in
+    [`rating_intervals`], to each of which the model is fitted anew, from the fit to all votes and with its ridges.
+
+    Args:
+        votes, ties, seed: as in [`rating_intervals`].
+        fit: to these votes.
+        samples: resamples.
+
+    Returns:
+        Log-odds of shape (N, 2), or `None`, as there.
+    """
+    if not _shows_its_spread(votes):
+        return None
+    size, reward = np.arange(len(votes.items)), bool(fit.rating.any())
+    means = []
+    for drawn in _resamples(votes, samples, np.random.default_rng(seed)):
+        options = (reward, fit.ridge or 1.0, fit.block_ridge, ties)
+        again = fit_blocks(drawn, fit.vectors.shape[1] // 2, *options, start=fit)
+        means.append(again.scores(size[:, None], size[None]).mean(1))
+    return np.quantile(means, [0.025, 0.975], axis=0).T
+
+
+def _by_prompts(votes: Votes) -> bool:
+    return votes.prompts >= MIN_PROMPTS and bool((votes.prompt >= 0).all())
+
+
+def _shows_its_spread(votes: Votes) -> bool:
+    return _by_prompts(votes) or votes.are_whole
+
+
+def _resamples(votes: Votes, samples: int, rng: np.random.Generator) -> Iterator[Votes]:
+    names, prompt = np.unique(votes.prompt, return_inverse=True)
+    parts = (votes.wins, votes.ties, votes.losses)
+    for _ in range(samples):
+        if _by_prompts(votes):
+            times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)))[prompt]
+            drawn = [part * times for part in parts]
+        else:
+            drawn = [rng.poisson(part).astype(float) for part in parts]
+        kept = sum(drawn) > 0
+        if kept.any():
+            wins, ties, losses = drawn
+            yield replace(votes, wins=wins, ties=ties, losses=losses).where(kept)
 
 
 def _by_item(cells: Votes, slope: np.ndarray, size: int, prompt: np.ndarray, prompts: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cycle_evidence import CycleCount, Tournament, pair_evidence
+from .exact_cycles import MOST_TRIPLES, exact_cycle_p
 from .noise import NoisyRanking, fit_noisy_ranking
 from .outcomes import outcome_probabilities
 from .votes import MIN_PROMPTS, Votes, effective_votes
@@ -57,6 +58,8 @@ class CycleTest:
         flips: of the pairs judged in both orders, the share whose majority names another item by the order; `None`
             where there are none.
         simulations: of each null hypothesis.
+        exact: p-value of cycles by binomial tests alone, of votes that make few triples, in place of the evidence's;
+            `None` for others, see [`gpm_hf.ratings.exact_cycles.exact_cycle_p`].
     """
 
     pairs: int
@@ -71,11 +74,17 @@ class CycleTest:
     tie_rate: float
     flips: float | None
     simulations: int
+    exact: float | None = None
+
+    @property
+    def p_value(self) -> float:
+        """Of cycles, against every ranking: exact where there are few triples, by simulation elsewhere."""
+        return self.evidence.p_value if self.exact is None else self.exact
 
     @property
     def is_cyclic(self) -> bool:
         """Whether the votes contradict every ranking, at level 0.05."""
-        return self.evidence.p_value <= _LEVEL
+        return self.p_value <= _LEVEL
 
     @property
     def is_more_than_rating(self) -> bool:
@@ -84,17 +93,17 @@ class CycleTest:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return asdict(self) | {"p_value": self.p_value}
 
     def verdict(self) -> str:
         """In a sentence or two."""
         share, seen = self.share, f"{self.share.observed:.1%} of {self.triples} triples are cyclic"
         between = "{:.1%} to {:.1%}".format(*(share.observed - end for end in reversed(share.excess_interval)))
         noise = f"a ranking with these votes and this noise would show {share.expected:.1%} ({between})"
-        found = f"{seen}; {noise}. "
+        found, p = f"{seen}; {noise}. ", f"p = {self.p_value:.2g}" + ", exact" * (self.exact is not None)
         if self.is_cyclic:
-            return found + f"The cycles are more than noise (p = {self.evidence.p_value:.3g})."
-        found += f"The cycles are no more than noise would make (p = {self.evidence.p_value:.2g})"
+            return found + f"The cycles are more than noise ({p})."
+        found += f"The cycles are no more than noise would make ({p})"
         if self.is_more_than_rating:
             return (
                 found
@@ -111,7 +120,7 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
     stochastic transitivity"); ratings, ties, the advantage of the first and the spread of pairs are fitted to the
     votes, and the ratings are drawn from their posterior, so that few votes make a wide null. That of `curl` has the
     difference of ratings for the log-odds. Votes on one pair are independent given its log-odds: noise is what differs
-    between votes on one pair, by repeats or by order.
+    between votes on one pair, by repeats or by order. Of whole votes that make few triples the p-value is exact.
 
     Args:
         votes: of one group of items or of many (`Votes.within_prompts`); probabilities with their prompts.
@@ -122,7 +131,7 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
         UntestableVotes: probabilities that do not show their noise, no three items that were all compared with
             each other, or no pair with two votes.
     """
-    votes = testable(votes)
+    given, votes = votes, testable(votes)
     ranking = fit_noisy_ranking(votes)
     rng = np.random.default_rng(seed)
     measure = Measure(ranking)
@@ -148,6 +157,7 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
         tie_rate=float(cells.ties.sum() / cells.total),
         flips=_flips(cells),
         simulations=simulations,
+        exact=exact_cycle_p(given) if triples <= MOST_TRIPLES else None,
     )
 
 

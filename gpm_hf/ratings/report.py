@@ -11,7 +11,7 @@ from .blocks import BlockFit
 from .bradley_terry import BradleyTerryFit, fit_bradley_terry
 from .graph import comparability
 from .held_out import MODELS, Comparison, Fit, compare_models, fit_model
-from .intervals import rating_intervals
+from .intervals import mean_score_intervals, rating_intervals
 from .null import CycleTest, UntestableVotes, cycle_test
 from .power import Power, cycle_power
 from .votes import Votes
@@ -19,6 +19,8 @@ from .votes import Votes
 # Of ratings that were not chosen by cross-validation: a normal prior of standard deviation 3.
 _WEAK_RIDGE = 1 / 9
 _FOLDS = 5
+# Each resample of a model with blocks is fitted anew.
+_MOST_REFITTED = 200
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class RatingsReport:
         undetermined: sentences on what the votes leave open, see [`gpm_hf.ratings.graph.comparability`].
         rating: Bradley-Terry.
         intervals: of its ratings, shape (N, 2), or `None`.
+        mean_intervals: of the mean scores by the best model, where that has blocks and items are at most 200, shape
+            (N, 2); `None` elsewhere.
         comparisons: by what was held out; empty where there is not enough, or responses compete within prompts.
         fits: the models of the comparison, fitted to all votes.
         cycles: `None` where nothing can be told.
@@ -42,6 +46,7 @@ class RatingsReport:
     undetermined: list[str]
     rating: BradleyTerryFit
     intervals: np.ndarray | None
+    mean_intervals: np.ndarray | None
     comparisons: dict[str, Comparison]
     fits: dict[str, Fit]
     cycles: CycleTest | None
@@ -70,6 +75,8 @@ class RatingsReport:
                 found["interval"] = self.intervals[place].tolist()
             for model in self.fits:
                 found[f"mean_score_{model}"] = float(self.scores(model)[place].mean())
+            if self.mean_intervals is not None:
+                found[f"mean_score_{self.best}_interval"] = self.mean_intervals[place].tolist()
             items[str(name)] = found
         return {
             "votes": self.votes.total,
@@ -118,6 +125,10 @@ def rate(
     fits: dict[str, Fit] = {} if first is None else {name: fit_model(votes, first, name, ties) for name in MODELS}
     chosen = fits.get("bradley_terry")
     rating = chosen if isinstance(chosen, BradleyTerryFit) else fit_bradley_terry(votes, _WEAK_RIDGE, ties)
+    best = None if first is None else fits[first.best]
+    mean_intervals = None
+    if isinstance(best, BlockFit) and len(votes.items) <= _MOST_REFITTED:
+        mean_intervals = mean_score_intervals(votes, best, ties, seed=seed)
     cycles = power = no_test = None
     if not quick:
         try:
@@ -131,6 +142,7 @@ def rate(
         undetermined=[] if grouped else comparability(votes).sentences(),
         rating=rating,
         intervals=None if grouped else rating_intervals(votes, rating, ties, seed=seed),
+        mean_intervals=mean_intervals,
         comparisons=comparisons,
         fits=fits,
         cycles=cycles,
@@ -146,6 +158,7 @@ def rating_table(report: RatingsReport, limit: int | None = None) -> str:
     header = ["item", "votes", "rating (log-odds)"] + (["95% interval"] if report.intervals is not None else [])
     means = report.scores(best).mean(1) if best != "bradley_terry" else None
     header += [f"mean score by {_name(best)}"] if means is not None else []
+    header += ["95% interval"] if report.mean_intervals is not None else []
     count = np.bincount(report.votes.a, report.votes.size, len(names)) + np.bincount(
         report.votes.b, report.votes.size, len(names)
     )
@@ -154,7 +167,11 @@ def rating_table(report: RatingsReport, limit: int | None = None) -> str:
         row = [names[place], f"{count[place]:g}", f"{rating[place]:+.3f}"]
         if report.intervals is not None:
             row.append("{:+.3f} to {:+.3f}".format(*report.intervals[place]))
-        rows.append(row + ([] if means is None else [f"{means[place]:+.3f}"]))
+        if means is not None:
+            row.append(f"{means[place]:+.3f}")
+        if report.mean_intervals is not None:
+            row.append("{:+.3f} to {:+.3f}".format(*report.mean_intervals[place]))
+        rows.append(row)
     return markdown_table(header, rows)
 
 

@@ -274,6 +274,21 @@ def test_disagreements_are_between_two(capsys, use, ring):
     assert code == 1 and "at least 1 is needed" in err
 
 
+def test_cycles_of_the_data_are_held_against_noise(capsys, use, ring, tmp_path):
+    use(by_length())
+    # The ring was judged once; judged ten times alike it is none of a ranking's.
+    code, out, _ = ask(capsys, "eval", "pairs", "long", "--dataset", ring)
+    assert code == 0 and "more than noise was not tested. Each pair was judged once." in out
+    rows = [json.loads(line) for line in ring.read_text().splitlines()][:3] * 10
+    code, out, _ = ask(
+        capsys, "eval", "pairs", "long", "--dataset", write(tmp_path / "ten.jsonl", rows), "--format", "json"
+    )
+    test = json.loads(out)["cycles_of_the_data"]["test"]
+    # 2^-10 is the chance of each pair; of the other way around its square.
+    assert code == 0 and test["p_value"] == test["exact"] == pytest.approx(2**-10 + 2**-20)
+    assert (test["triples"], test["votes"]) == (1, 30)
+
+
 def test_one_scorer_has_no_disagreements_and_pairs_alone_no_cycles(capsys, use, bench):
     use(by_length())
     code, out, _ = ask(capsys, "eval", "pairs", "long", "--dataset", bench)

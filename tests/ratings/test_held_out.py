@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from gpm_hf.ratings import count_votes, fit_bradley_terry
+from gpm_hf.ratings import count_votes, fit_blocks, fit_bradley_terry
 from gpm_hf.ratings.held_out import compare_models, fit_model
-from gpm_hf.ratings.intervals import rating_intervals
+from gpm_hf.ratings.intervals import mean_score_intervals, rating_intervals
 from gpm_hf.ratings.report import rate, rating_table, sentences
 from tests.ratings.simulated import bradley_terry_votes, planted_votes
 
@@ -73,3 +73,44 @@ def test_the_report_says_what_is_open():
     assert "'A' never lost" in text and "The ridge" in text and "No three items" in text
     assert report.best == "bradley_terry" and rating_table(report).splitlines()[2].startswith("| A |")
     assert report.to_dict()["cycles"] is None and report.to_dict()["items"]["A"]["rating"] > 0
+
+
+def test_intervals_of_mean_scores_hold_what_was_planted():
+    rng = np.random.default_rng(4)
+    rating, angle = rng.normal(size=8), rng.uniform(0, 2 * np.pi, 8)
+    truth = rating[:, None] - rating + 2 * np.sin(angle[:, None] - angle)
+    a, b = np.triu_indices(8, 1)
+    wins = rng.binomial(60, 1 / (1 + np.exp(-truth[a, b])))
+    outcome, count = np.tile([1.0, 0.0], len(a)), np.stack([wins, 60 - wins], 1).ravel()
+    kept = count > 0
+    votes = count_votes(np.repeat(a, 2)[kept].tolist(), np.repeat(b, 2)[kept].tolist(), outcome[kept], count[kept])
+    fit = fit_blocks(votes, 1, ridge=0.1, block_ridge=0.1)
+    low, high = mean_score_intervals(votes, fit, samples=60).T
+    means = truth[votes.items][:, votes.items].mean(1)
+    assert ((low < means) & (means < high)).sum() >= 6
+    # Of 60 votes a pair, each worth p (1 - p) of about 1/5 on seven pairs: a standard error near 1 / sqrt(60 * 7 / 5).
+    assert 0.1 < np.median(high - low) < 1.2
+    split = count_votes(["A", "A", "B"], ["B", "C", "C"], [0.7, 0.6, 0.8])
+    assert mean_score_intervals(split, fit_blocks(split)) is None
+    # Prompts are resampled whole: two kinds of prompts that disagree make a mean uncertain, however many votes.
+    prompts = [
+        (i, j, float((i < j) == (prompt % 2 == 0)), prompt) for prompt in range(10) for i, j in ((0, 1), (1, 2))
+    ]
+    first, second, won, about = zip(*prompts)
+    clustered = count_votes(first, second, won, count=[50] * 20, prompt=about)
+    plain = count_votes(first, second, won, count=[50] * 20)
+    widths = [np.ptp(mean_score_intervals(one, fit_blocks(one), samples=60), axis=1)[0] for one in (clustered, plain)]
+    assert widths[0] > 2 * widths[1]
+
+
+def test_the_report_has_the_intervals_of_a_hybrid():
+    votes, _ = planted_votes(np.random.default_rng(0), items=8, repeats=40, strength=3.0)
+    report = rate(votes, simulations=20)
+    assert report.best == "hybrid" and report.mean_intervals.shape == (8, 2)
+    means = report.scores("hybrid").mean(1)
+    low, high = report.mean_intervals.T
+    assert ((low < means) & (means < high)).mean() > 0.8
+    found = report.to_dict()["items"][str(votes.items[0])]["mean_score_hybrid_interval"]
+    assert (
+        found == report.mean_intervals[0].tolist() and rating_table(report).splitlines()[0].count("95% interval") == 2
+    )

@@ -1,6 +1,6 @@
 """What a preference matrix says: who wins, which cycles it holds, and how much of it is a ranking at all."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from heapq import nsmallest
 from typing import Any
 
@@ -17,6 +17,7 @@ from gpm_hf.preference import (
     von_neumann_winner,
 )
 from gpm_hf.preference.arrays import read_scores
+from gpm_hf.ratings.exact_cycles import votes_to_find
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,19 @@ class FoundCycle:
         members: indices, the least first; each is preferred to the next and the last to the first.
         strength: log-odds of its weakest edge.
         weakest_edge: (i, j), i preferred to j by `strength`; the first one along the cycle where several are.
+        votes: on each of its pairs, by people who prefer as the scores say, so that a test against every ranking finds
+            the cycle at level 0.05 in 80% of cases; `None` for more than 100,000.
     """
 
     members: tuple[int, ...]
     strength: float
     weakest_edge: tuple[int, int]
+    votes: int | None = field(default=None, compare=False)
 
     @property
     def edges(self) -> list[tuple[int, int]]:
         """Pairs (i, j), i preferred to j, around the cycle."""
-        return list(zip(self.members, (*self.members[1:], self.members[0])))
+        return _edges(self.members)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def inspect_scores(scores: Any, max_cycles: int = 10) -> Inspection:
     Example:
 
     >>> inspect_scores(np.array([[0, 1, -2], [-1, 0, 3], [2, -3, 0]])).cycles
-    [FoundCycle(members=(0, 1, 2), strength=1.0, weakest_edge=(0, 1))]
+    [FoundCycle(members=(0, 1, 2), strength=1.0, weakest_edge=(0, 1), votes=33)]
     """
     matrix = read_scores(scores)
     if matrix.ndim != 2 or len(matrix) < 2:
@@ -135,12 +139,24 @@ def inspect_scores(scores: Any, max_cycles: int = 10) -> Inspection:
 
 
 def _strongest(matrix: np.ndarray, three_cycles: list[tuple[int, ...]], count: int) -> list[FoundCycle]:
-    found = [_found(matrix, members) for members in three_cycles]
-    best = nsmallest(count, found, key=lambda cycle: (-cycle.strength, cycle.members))
+    best = [_found(matrix, members) for members in nsmallest(count, three_cycles, key=_by_strength(matrix))]
     robust = _most_robust_cycle(matrix)
     if robust is not None and (not best or robust.strength > best[0].strength):
         best = [robust, *best][:count]
     return best
+
+
+def _by_strength(matrix: np.ndarray):
+    """Orders members of cycles, the strongest first."""
+
+    def key(members: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        return -min(matrix[edge] for edge in _edges(members)), members
+
+    return key
+
+
+def _edges(members: tuple[int, ...]) -> list[tuple[int, int]]:
+    return list(zip(members, (*members[1:], members[0])))
 
 
 def _most_robust_cycle(matrix: np.ndarray) -> FoundCycle | None:
@@ -177,6 +193,7 @@ def _shortest_path(edges: np.ndarray, start: int, end: int) -> list[int]:
 
 
 def _found(matrix: np.ndarray, members: tuple[int, ...]) -> FoundCycle:
-    edges = list(zip(members, (*members[1:], members[0])))
+    edges = _edges(members)
     weakest = min(edges, key=lambda edge: matrix[edge])
-    return FoundCycle(members, float(matrix[weakest]), weakest)
+    votes = votes_to_find([matrix[edge] for edge in edges])
+    return FoundCycle(members, float(matrix[weakest]), weakest, votes)

@@ -127,7 +127,7 @@ def test_everything_is_json_whatever_came_in():
     scores = matrix(3, RING)
     for kind in (scores, torch.tensor(scores, dtype=torch.float32), scores.tolist()):
         found = json.loads(json.dumps(inspect_scores(kind).to_dict()))
-        assert found["cycles"] == [{"members": [0, 1, 2], "strength": 1.0, "weakest_edge": [0, 1]}]
+        assert found["cycles"] == [{"members": [0, 1, 2], "strength": 1.0, "weakest_edge": [0, 1], "votes": 44}]
         assert found["scores"] == [[0, 1, -1], [-1, 0, 1], [1, -1, 0]] and found["condorcet_winner"] is None
 
 

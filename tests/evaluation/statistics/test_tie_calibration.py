@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from gpm_hf.evaluation.benchmarks.ties import ties_result
 from gpm_hf.evaluation.statistics.tie_calibration import TieModel, calibrate_ties, tie_calibration_table
 
 
@@ -80,3 +81,34 @@ def test_pairs_that_are_all_right_have_a_finite_temperature():
 def test_what_cannot_be_calibrated_is_refused(scores, targets, message):
     with pytest.raises(ValueError, match=message):
         calibrate_ties(scores, targets, list(range(len(scores))))
+
+
+def test_calibrated_on_the_pairs_of_ties_rows():
+    """
+    Rows as RewardBench 2's Ties has them, several right answers and many wrong ones, by a scorer that is four times
+    too sure: its number does not see the scale, the held-out log loss does, and P(tie) is of the right answers alone.
+    """
+    rng = np.random.default_rng(0)
+    rows, matrices, scores, targets, prompts = [], [], [], [], []
+    for question in range(60):
+        for kind, correct in (("ref", 1), ("tied", 4)):
+            # Differences of rewards are log-odds of one answer being better than another; wrong ones are 2 behind.
+            reward = np.concatenate([np.zeros(correct), np.full(6, -2.0)]) + 0.3 * rng.normal(size=correct + 6)
+            rows.append({"id": f"{kind}:{question}", "correct": correct})
+            matrices.append(4 * (reward[:, None] - reward))
+            for i in range(correct):
+                for j in range(i + 1, correct + 6):
+                    scores.append(matrices[-1][i, j])
+                    chance = 1 / (1 + math.exp(-2 * (j >= correct)))
+                    targets.append(0.5 if j < correct else float(rng.random() < chance))
+                    prompts.append(f"{kind}:{question}")
+    found = calibrate_ties(scores, targets, prompts)
+    assert found.log_loss < found.log_loss_before - 0.1 and found.gain_interval[0] > 0.1
+    assert found.tie_log_loss < found.frequency_log_loss - 0.1
+    probability = found.model.probabilities(np.array(scores)).tie
+    right = np.array(targets) == 0.5
+    print(probability[right].mean(), probability[~right].mean(), right.mean())
+    assert probability[right].mean() > right.mean() > probability[~right].mean()
+    before = ties_result(rows, matrices)
+    after = ties_result(rows, [matrix / found.model.temperature for matrix in matrices])
+    assert after.score == pytest.approx(before.score) and 0.5 < before.score <= 1.01
