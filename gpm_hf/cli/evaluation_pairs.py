@@ -127,8 +127,12 @@ def _pairs(options: argparse.Namespace) -> None:
         }
         for result in results
     ]
-    answer = {"read": reports, "results": found, "disagreements": [one.to_dict() for one in differ]}
-    answer["cycles_of_the_data"] = None if of_data is None else of_data.to_dict()
+    answer = {
+        "read": reports,
+        "results": found,
+        "disagreements": [one.to_dict() for one in differ],
+        "cycles_of_the_data": None if of_data is None else of_data.to_dict(),
+    }
     if options.format == "json":
         print(report_text(answer))
     else:

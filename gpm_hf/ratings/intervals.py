@@ -101,9 +101,9 @@ def _resamples(votes: Votes, samples: int, rng: np.random.Generator) -> Iterator
             drawn = [part * times for part in parts]
         else:
             drawn = [rng.poisson(part).astype(float) for part in parts]
-        kept = sum(drawn) > 0
+        wins, ties, losses = drawn
+        kept = wins + ties + losses > 0
         if kept.any():
-            wins, ties, losses = drawn
             yield replace(votes, wins=wins, ties=ties, losses=losses).where(kept)
 
 
