@@ -9,6 +9,7 @@ from gpm_hf.cli import (
     conversion,
     data,
     data_conversion,
+    distillation,
     evaluation,
     hub,
     inspection,
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     for part in (
         recipes,
         training,
+        distillation,
         policies,
         data,
         data_conversion,

@@ -28,10 +28,15 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    launch(options.kind, options.options)
+
+
+def launch(kind: str, options: list[str]) -> None:
+    """Starts the launch script of one of `KINDS` with the options of a command line."""
     from accelerate.commands.launch import launch_command, launch_command_parser
 
-    launcher, script = split_options(options.options)
-    module = f"gpm_hf.scripts.{options.kind.replace('-', '_')}"
+    launcher, script = split_options(options)
+    module = f"gpm_hf.scripts.{kind.replace('-', '_')}"
     # --quiet: a script that has said why it ends needs no traceback of the launcher's below it.
     launch_command(launch_command_parser().parse_args([*launcher, "--quiet", "--module", module, *script]))
 
