@@ -388,7 +388,10 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
         outputs = model(**inputs)
 
         chosen, rejected = outputs.embeddings[pairs.places].unbind(1)
-        scales = outputs.scales if pairs.gate_rows is None else outputs.scales[pairs.gate_rows]
+        scales = outputs.scales
+        # Stored states have their prompts', also for a model without a gate.
+        if scales is not None and pairs.gate_rows is not None:
+            scales = scales[pairs.gate_rows]
         log_odds = pair_scores(chosen, rejected, scales, self.gpm.config.tau)
 
         if self.args.loss_type == "regression":

@@ -140,6 +140,56 @@ def test_of_every_kind_of_heads(tmp_path, double, options, packing):
     assert_same(*results)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedding_dim": 4},
+        {"embedding_dim": 4, "scale_gate": False},
+        {"embedding_dim": 4, "reward_head": True},
+        {"embedding_dim": 1},
+    ],
+    ids=["gate", "no gate", "reward head", "bt"],
+)
+def test_stored_states_of_every_kind_of_heads(tmp_path, double, options):
+    """The prompts' states are kept for all of them, and read by those with a gate."""
+    results = []
+    for rows in (RAGGED, pairs_of(RAGGED)):
+        trainer = make_trainer(
+            tmp_path, build_gpm(**options), rows, train_heads_only=True, head_initialization="random"
+        )
+        results.append(loss_and_gradients(trainer)[:2])
+    (loss, gradients), (expected, singles) = results
+    assert loss == pytest.approx(expected, rel=2e-6) and loss > 0
+    assert gradients.keys() == singles.keys() and len(singles) == len(build_gpm(**options).heads())
+    for name, gradient in singles.items():
+        assert gradient.norm() > 0
+        assert (gradients[name] - gradient).norm() <= 2e-6 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_type": "regression"}], ids=["cross entropy", "regression"])
+def test_groups_start_in_the_planes_of_their_pairs(tmp_path, double, options):
+    """Soft and contradicting labels, ties and margins of groups are weights of the same pairs one by one."""
+    scores = [[0, 1.5, -2], [-1.5, 0, 0.5], [2, -0.5, 0]]
+    rows = [*CASES["soft"], *CASES["contradicting"], RAGGED[3]]
+    if options:
+        rows = [group(3, 0, target_scores=scores), group(2, 1, target_scores=[[0, None], [-0.25, 0]])]
+    heads = []
+    for data in (rows, pairs_of(rows)):
+        model = build_gpm(embedding_dim=4)
+        before = model.embedding_head.weight.detach().clone()
+        make_trainer(tmp_path, model, data, train_heads_only=True, head_initialization="spectral", **options)
+        heads.append(model.embedding_head.weight.detach())
+        assert (heads[-1] - before).norm() > 0.1 * before.norm()
+    assert_same_planes(*heads)
+
+
+def assert_same_planes(one, other):
+    """A plane's two rows may be turned within it: what counts is the form u v^T - v u^T of each block."""
+    for first, second in zip(one.double().split(2), other.double().split(2), strict=True):
+        forms = [torch.outer(u, v) - torch.outer(v, u) for u, v in (first, second)]
+        assert (forms[0] - forms[1]).norm() <= 1e-5 * forms[1].norm() and forms[1].norm() > 0
+
+
 def test_margins_and_regression(tmp_path, double):
     rated = [group(4, 0, ratings=[1, 2, 4, 2.5]), group(3, 1, ratings=[3, 2, 1])]
     scores = [[0, 1.5, -2], [-1.5, 0, 0.5], [2, -0.5, 0]]
