@@ -12,6 +12,7 @@ import torch
 
 from tests.conftest import build_gpm, build_tokenizer, save_backbone
 from tests.training.online import build_policy, chat_prompts, skew
+from tests.training.test_block_advantages import advantages_by_hand, blocks_by_hand
 
 pytestmark = pytest.mark.slow
 
@@ -188,6 +189,7 @@ def test_gpm_reward_in_two_processes(tmp_path):
 import json, sys
 from accelerate import Accelerator
 from tests.conftest import build_gpm, build_tokenizer
+from gpm_hf.training.block_advantages import BlockMonitor
 from gpm_hf.training.gpm_reward import GPMReward
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
@@ -196,7 +198,10 @@ rank = accelerator.process_index
 rows = [("p", "one"), ("q", "two"), ("q", "three"), ("p", "four"), ("p", "five"), ("q", "")][3 * rank : 3 * rank + 3]
 reward = GPMReward(build_gpm(embedding_dim=4), build_tokenizer(), batch_size=1)
 rewards = reward([row[0] for row in rows], [row[1] for row in rows])
-open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(rewards))
+by_blocks = GPMReward(build_gpm(embedding_dim=4), build_tokenizer(), blocks=BlockMonitor())
+advantages = by_blocks([row[0] for row in rows], [row[1] for row in rows])
+found = {"rewards": rewards, "advantages": advantages, "variances": by_blocks.signal.monitor.present}
+open(f"{sys.argv[1]}/{rank}.json", "w").write(json.dumps(found))
 accelerator.wait_for_everyone()
 accelerator.end_training()
 """
@@ -204,8 +209,16 @@ accelerator.end_training()
     found = launch_script(script)
     p = gpm_scores("p", ["one", "four", "five"]).mean(-1).tolist()
     q = gpm_scores("q", ["two", "three"]).mean(-1).tolist()
-    assert found[0] == pytest.approx([p[0], q[0], q[1]], abs=1e-5)
-    assert found[1][:2] == pytest.approx(p[1:], abs=1e-5) and found[1][2] is None
+    first, second = (one["rewards"] for one in found)
+    assert first == pytest.approx([p[0], q[0], q[1]], abs=1e-5)
+    assert second[:2] == pytest.approx(p[1:], abs=1e-5) and second[2] is None
+    # Advantages by blocks, whose groups lie on both; the monitors see the same.
+    gpm, tokenizer = build_gpm(embedding_dim=4), build_tokenizer()
+    p = advantages_by_hand(*blocks_by_hand(gpm, tokenizer, "p", ["one", "four", "five"]))
+    q = advantages_by_hand(*blocks_by_hand(gpm, tokenizer, "q", ["two", "three"]))
+    first, second = (one["advantages"] for one in found)
+    assert [*first, *second[:2]] == pytest.approx([p[0], *q, *p[1:]], abs=2e-3) and second[2] is None
+    assert found[0]["variances"] == found[1]["variances"] and min(found[0]["variances"]) > 0
 
 
 def test_reward_model_in_two_processes(tmp_path):
