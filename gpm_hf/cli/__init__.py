@@ -18,6 +18,7 @@ from gpm_hf.cli import (
     recipes,
     scoring,
     self_play,
+    serving,
     training,
 )
 from gpm_hf.cli.common import check_options
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         ratings,
         hub,
         conversion,
+        serving,
     ):
         part.add_commands(commands)
     options = parser.parse_args(arguments)

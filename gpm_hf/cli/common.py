@@ -8,7 +8,10 @@ from typing import Any
 def model_command(commands: Any, name: str, text: str, run: Callable) -> argparse.ArgumentParser:
     """A command whose first argument is a model."""
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.add_argument("model", help="Hub id or folder of a preference model or of its LoRA adapter")
+    parser.add_argument(
+        "model",
+        help="Hub id or folder of a preference model or of its LoRA adapter, or remote:URL of one that is served",
+    )
     parser.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, ... (default: as saved)")
     parser.add_argument(
@@ -64,8 +67,15 @@ def _check_dtype(dtype: str) -> None:
         raise ValueError(f"--dtype {dtype} is no type of weights: name float32, bfloat16 or float16, or leave it out.")
 
 
+def is_remote(options: argparse.Namespace) -> bool:
+    """Whether the arguments of [`model_command`] name a model that another process serves."""
+    return options.model.startswith("remote:")
+
+
 def load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     """The model and tokenizer that the arguments of [`model_command`] name."""
+    if is_remote(options):
+        return _remote_model(options)
     import torch
     from accelerate import PartialState
     from transformers.utils import logging
@@ -81,3 +91,14 @@ def load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     # Under a launcher each process has a device of its own.
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     return model.to(options.device or state.device), load_tokenizer(options.model, **hub_options)
+
+
+def _remote_model(options: argparse.Namespace) -> tuple[Any, Any]:
+    from gpm_hf.scoring import RemoteScorer
+    from gpm_hf.scoring.remote_model import RemoteModel
+
+    if options.precise or options.dtype != "auto" or options.device is not None:
+        raise ValueError("--dtype, --precise and --device are of a model in this process: give them to the server.")
+    hub_options = {"revision": options.revision} if options.revision else {}
+    scorer = RemoteScorer(options.model.removeprefix("remote:"), **hub_options)
+    return RemoteModel(scorer), scorer.tokenizer

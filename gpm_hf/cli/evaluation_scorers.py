@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Their first digits are enough to tell commits and digests apart.
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
-_NO_MODEL = ("function", "random", "constant")
+_NO_MODEL = ("function", "random", "constant", "remote")
 _PAIRS = (
     "files (.jsonl, .json, .csv, .tsv, also with .gz, .parquet) or data sets of the Hub: `prompt`, `chosen`, "
     "`rejected`, as a model is trained on them, and perhaps `subset`, or RM-Bench's or JudgeBench's columns"
@@ -109,7 +109,7 @@ def load_scorers(options: argparse.Namespace) -> list["Scorer"]:
 
 def _options_of(spec: str, options: argparse.Namespace) -> dict[str, Any]:
     if _model_of(spec) is None:
-        return {"name": _name_of(spec, options)} if spec.startswith("function:") and options.store else {}
+        return {"name": _name_of(spec, options)} if spec.startswith(("function:", "remote:")) and options.store else {}
     given = {name: vars(options)[name] for name in ("device", "dtype", "revision") if vars(options)[name]}
     if options.trust_remote_code:
         given["trust_remote_code"] = True

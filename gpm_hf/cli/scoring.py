@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpm_hf.cli.common import load_model, model_command
+from gpm_hf.batch_tokens import BATCH_TOKENS, default_batch_tokens
+from gpm_hf.cli.common import is_remote, load_model, model_command
 from gpm_hf.cli.outputs import writes
 from gpm_hf.files import json_text
 
 # As in gpm_hf.preference, which loads torch: too slow for `gpm-hf --help`.
 RULES = ("mean", "von_neumann", "copeland", "smith")
-# By the kind of device: more than this is slower on a CPU, and a GPU has room for more.
-BATCH_TOKENS = {"cpu": 1024, "other": 8192}
 
 
 def add_commands(commands: Any) -> None:
@@ -185,8 +184,9 @@ def _batch(options: argparse.Namespace, model: Any) -> dict[str, int]:
     """How much is encoded at once, as the model's methods take it."""
     if options.batch_size is not None:
         return {"batch_size": options.batch_size}
-    default = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "other"]
-    return {"max_batch_tokens": default if options.batch_tokens is None else options.batch_tokens}
+    if options.batch_tokens is not None:
+        return {"max_batch_tokens": options.batch_tokens}
+    return {"max_batch_tokens": default_batch_tokens(model.device.type)}
 
 
 def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: int, outputs: Collection[str]) -> None:
@@ -194,7 +194,7 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
         raise ValueError("--output belongs to --input.")
     from accelerate import PartialState
 
-    from gpm_hf.identity import in_background, model_identity, versions
+    from gpm_hf.identity import in_background, model_identity, scorer_identity, versions
     from gpm_hf.locks import only_run
     from gpm_hf.scoring.streaming import score_stream
 
@@ -202,7 +202,8 @@ def _score_to_file(options: argparse.Namespace, describe: Callable, at_least: in
         # What the scores depend on beside the rows; where those lie and what is printed is none of it.
         names = ("command", "model", "revision", "dtype", "precise", "batch_size", "batch_tokens", "rule")
         settings = {name: vars(options)[name] for name in names if name in vars(options)}
-        identity = in_background(model_identity, options.model, revision=options.revision)
+        of_what = scorer_identity if is_remote(options) else model_identity
+        identity = in_background(of_what, options.model, revision=options.revision)
         if Path(options.input).is_file():
             # Every row, before the first is scored. (A data set of the Hub would be read twice over the net.)
             for _ in _groups(options, at_least, outputs):

@@ -16,8 +16,10 @@ from gpm_hf.hub.cards import card_was_edited, pictures, write_card
 from gpm_hf.hub.local_paths import is_local, strip_paths
 from gpm_hf.hub.record import RECORD_FILE, RunRecord
 from gpm_hf.hub.results import RESULTS_FOLDER, load_results
+from gpm_hf.hub.sentence_transformers_export import DENSE_FOLDER, POOLING_FOLDER
 from gpm_hf.identity import model_digest, weights_digest
 from gpm_hf.modeling import check_one_model, is_weight_file, saved_as_one_model
+from gpm_hf.scoring import SETTINGS_FILE
 
 # What a repository of ours consists of. Not: checkpoints, optimizers, logs, pickles such as `training_args.bin`.
 _PUBLISHED = (
@@ -39,6 +41,14 @@ _PUBLISHED = (
     "README.md",
     RECORD_FILE,
     f"{RESULTS_FOLDER}/*.json",
+    # Of an export for engines of embeddings.
+    SETTINGS_FILE,
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    f"{POOLING_FOLDER}/config.json",
+    f"{DENSE_FOLDER}/config.json",
+    f"{DENSE_FOLDER}/model.safetensors",
 )
 
 

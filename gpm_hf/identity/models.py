@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from gpm_hf.endpoints import Endpoint
 from gpm_hf.identity.contents import file_digest, files_digest
 from gpm_hf.modeling import check_one_model
 
@@ -53,7 +54,8 @@ _BESIDE = (
     "*.msgpack",
     "*.onnx",
 )
-_FOLDERS = ("additional_chat_templates",)
+# Templates, and the modules of a folder for sentence-transformers.
+_FOLDERS = ("additional_chat_templates", "1_Pooling", "2_Dense")
 _SNAPSHOT = re.compile(r"/snapshots/([^/]+)/")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only")
 _NO_MODEL = ("random", "constant")
@@ -117,9 +119,11 @@ def model_digest(folder: str | Path, **options: Any) -> str:
 def scorer_identity(spec: str, **options: Any) -> str:
     """
     The same of a scorer's description, `KIND:NAME` or `NAME`, see [`~gpm_hf.scoring.load_scorer`]. A function counts
-    by the content of its module's file.
+    by the content of its module's file; a model that another process serves by what it holds, wherever that is.
     """
     kind, colon, name = spec.partition(":")
+    if kind == "remote":
+        return f"remote@{_remote_identity(name, options)}"
     if kind == "function":
         file = _module_file(name.rpartition(".")[0])
         return spec if file is None else f"{spec}@sha256:{file_digest(file)}"
@@ -137,6 +141,16 @@ def _module_file(module: str) -> str | None:
     except (ImportError, ValueError):
         return None
     return found.origin if found is not None and found.has_location else None
+
+
+def _remote_identity(url: str, options: dict[str, Any]) -> str:
+    address, _, model = url.partition("#")
+    endpoint = Endpoint(address)
+    served: dict[str, Any] = next(iter(endpoint.get("/v1/models").get("data", [])), {})
+    if served.get("owned_by") == "gpm-hf":
+        settings = endpoint.get("/settings")
+        return f"{settings['identity']} in {settings['dtype']}"
+    return model_identity(model or served.get("root") or str(served.get("id")), **options)
 
 
 def _base_identity(adapter_config: str | Path, options: dict[str, Any]) -> str:

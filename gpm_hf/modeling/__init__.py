@@ -4,12 +4,13 @@ from .configuration_gpm import GPMConfig
 from .encoding_gpm import EncodedGroup, collate_groups, encode_group
 from .errors_gpm import EmptyResponseError, PromptError, at_prompt
 from .evaluation_gpm import evaluation_mode
+from .heads_gpm import embeddings_of_heads, scales_of_gate
 from .messages_gpm import is_empty, read_group
 from .modeling_gpm import GPMForPreference, GPMOutput
 from .packing_gpm import packing_obstacle
 from .pipeline_gpm import PreferencePipeline
 from .pooling_gpm import input_device
-from .rounding_gpm import rounding_bound, within_rounding
+from .rounding_gpm import raw_moves, rounding_bound, within_rounding
 from .scores_gpm import condorcet_winner, has_cycle, mean_scores, pair_scores, preference_matrix, rank_responses
 from .template_date_gpm import TEMPLATE_DATE, UNKNOWN_DATE, checked_date, fixed_templates
 from .weight_files_gpm import (
@@ -37,6 +38,7 @@ __all__ = [
     "checked_date",
     "collate_groups",
     "condorcet_winner",
+    "embeddings_of_heads",
     "encode_group",
     "evaluation_mode",
     "fixed_templates",
@@ -49,8 +51,10 @@ __all__ = [
     "pair_scores",
     "preference_matrix",
     "rank_responses",
+    "raw_moves",
     "read_group",
     "rounding_bound",
     "saved_as_one_model",
+    "scales_of_gate",
     "within_rounding",
 ]

@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
@@ -20,7 +19,7 @@ from .cache_gpm import CACHE_NAMES
 from .encoding_gpm import encode_group
 from .engine_gpm import count_forwards, embed_groups
 from .errors_gpm import PromptError, at_prompt
-from .heads_gpm import Float32Linear
+from .heads_gpm import Float32Linear, embeddings_of_heads, scales_of_gate
 from .loading_gpm import HEADS, GPMPreTrainedModel
 from .messages_gpm import as_responses, is_list_of_prompts, listed
 from .packing_gpm import pool_packed
@@ -28,7 +27,7 @@ from .pipeline_gpm import custom_pipelines
 from .pooling_gpm import states_at_ends
 from .remote_backbone_gpm import new_backbone
 from .rounding_gpm import rounding_bound, within_rounding
-from .scores_gpm import mean_scores, preference_matrix, rank_responses, unit_norm
+from .scores_gpm import mean_scores, preference_matrix, rank_responses
 
 logger = logging.get_logger(__name__)
 
@@ -161,9 +160,8 @@ class GPMForPreference(GPMPreTrainedModel):
                 )
             prompt_states = pooled if prompt_states is None else prompt_states
 
-        embeddings = self.embedding_head(response_states)
-        if self.config.normalize_embeddings:
-            embeddings = unit_norm(embeddings)
+        rewards = self.reward_head(response_states) if self.config.reward_head else None
+        embeddings = embeddings_of_heads(self.config, self.embedding_head(response_states), rewards)
         scales = None
         if self.config.scale_gate:
             if prompt_states is None:
@@ -171,15 +169,7 @@ class GPMForPreference(GPMPreTrainedModel):
                     "This model has a scale gate, which reads the prompt's last token: pass `prompt_lengths`, the "
                     "number of prompt tokens of each sequence."
                 )
-            gate = self.gate_head(prompt_states)
-            scales = gate.softmax(-1) if self.config.gate_activation == "softmax" else nn.functional.softplus(gate)
-        if self.config.reward_head:
-            # <R (r_i, 1), (r_j, 1)> = r_i - r_j: rewards are one block more, of scale 1, and all that gathers,
-            # compares or draws embeddings holds for them too.
-            rewards = self.reward_head(response_states)
-            embeddings = torch.cat([embeddings, rewards, torch.ones_like(rewards)], -1)
-            if scales is not None:
-                scales = torch.cat([scales, torch.ones_like(scales[:, :1])], -1)
+            scales = scales_of_gate(self.config, self.gate_head(prompt_states))
         return GPMOutput(
             embeddings=embeddings,
             scales=scales,

@@ -32,6 +32,14 @@ def rounding_bound(config, dtype):
     return moves / config.tau
 
 
+def raw_moves(dtype):
+    """How far raw scores (`float`) of unit-norm embeddings move in a type at most, as far as was measured."""
+    moves = _MOVES.get(str(dtype).removeprefix("torch."))
+    if moves is None:
+        raise ValueError(f"Nothing was measured of log-odds in {dtype}: use float32, bfloat16 or float16.")
+    return moves
+
+
 def within_rounding(mean_scores, bound):
     """
     Neighbours in the ranking that are closer than rounding can tell.

@@ -45,9 +45,9 @@ class ChatTemplate:
         options = {"tokenize": True, "return_dict": True, "add_generation_prompt": add_generation_prompt}
         return self._apply(messages, options)["input_ids"]
 
-    def text(self, messages):
+    def text(self, messages, add_generation_prompt=False):
         """A chat as the template renders it."""
-        return self._apply(messages, {"tokenize": False})
+        return self._apply(messages, {"tokenize": False, "add_generation_prompt": add_generation_prompt})
 
     def _apply(self, messages, options):
         """Every rendering goes through here: what the template writes does not depend on the day."""

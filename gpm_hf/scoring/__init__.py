@@ -13,16 +13,19 @@ from .preference_model import (
     whole_models,
     with_gguf_file,
 )
+from .remote_scorer import RemoteScorer
 from .response_scorer import BlockScorer, ResponseScorer
 from .reward_model_scorer import RewardModelScorer, load_reward_model
 from .scorer import ScoredMatrix, Scorer, ScorerBase, largest_asymmetry, score_with
 from .scorer_models import is_classifier
+from .served_heads import SETTINGS_FILE, ServedHeads, served_heads, stacked_heads
 from .simple_scorers import CallableScorer, ConstantScorer, RandomScorer
 
 __all__ = [
     "PAIRRM_TEMPLATE",
     "RLHFLOW_CONTEXT",
     "RLHFLOW_TEMPLATE",
+    "SETTINGS_FILE",
     "BlockScorer",
     "CallableScorer",
     "ConstantScorer",
@@ -30,11 +33,13 @@ __all__ = [
     "PairClassifierScorer",
     "PairCompletionScorer",
     "RandomScorer",
+    "RemoteScorer",
     "ResponseScorer",
     "RewardModelScorer",
     "ScoredMatrix",
     "Scorer",
     "ScorerBase",
+    "ServedHeads",
     "hub_options_of",
     "is_classifier",
     "largest_asymmetry",
@@ -45,6 +50,8 @@ __all__ = [
     "load_scorer",
     "load_tokenizer",
     "score_with",
+    "served_heads",
+    "stacked_heads",
     "whole_models",
     "with_gguf_file",
 ]

@@ -14,14 +14,15 @@ from .adapters import is_adapter
 from .gpm_scorer import GPMScorer
 from .pair_classifier_scorer import PairClassifierScorer
 from .pair_completion_scorer import PairCompletionScorer
+from .remote_scorer import RemoteScorer
 from .repositories import hub_options_of, with_gguf_file
 from .reward_model_scorer import RewardModelScorer
 from .scorer import Scorer
 from .scorer_models import is_classifier
 from .simple_scorers import CallableScorer, ConstantScorer, RandomScorer
 
-# Kinds of scorers without a model.
-NO_MODEL = ("function", "random", "constant")
+# Kinds of scorers without a model in this process.
+NO_MODEL = ("function", "random", "constant", "remote")
 _KINDS: dict[str, Callable[..., Scorer]] = {
     "gpm": GPMScorer,
     "reward": RewardModelScorer,
@@ -43,13 +44,15 @@ def load_scorer(spec: str, **options: Any) -> Scorer:
             - `"judge:NAME"`: a causal language model that answers "A" or "B";
             - `"function:MODULE.NAME"`: a function of yours, see [`CallableScorer`]; the module is looked for in the
               working folder too;
+            - `"remote:URL"`, `"remote:URL#MODEL"`: a preference model that another process serves, see
+              [`RemoteScorer`];
             - `"random"`, `"random:SEED"`, `"constant"`;
             - `NAME` alone: a general preference model or a reward model, as its configuration says.
 
             NAME is a Hub id or a folder.
         options: `batch_size`, `device`, `name`, and what the scorer's own arguments are (`temperature`, `template`,
             `both_orders`, ...); the rest goes to `from_pretrained` (`dtype`, `revision`, `trust_remote_code`, ...).
-            Scorers without a model take `name` only.
+            Scorers without a model take `name` only, and a remote one what [`RemoteScorer`] does.
 
     Returns:
         [`Scorer`]
@@ -63,7 +66,8 @@ def load_scorer(spec: str, **options: Any) -> Scorer:
 
 def read_description(spec: str, options: dict) -> tuple[str, str | None]:
     """
-    The kind of scorer that a description names, and the Hub id or folder of its model; `None` for one without a model.
+    The kind of scorer that a description names, and the Hub id or folder of its model; `None` for one without a model
+    in this process.
 
     Args:
         spec, options: as in [`load_scorer`].
@@ -81,8 +85,8 @@ def read_description(spec: str, options: dict) -> tuple[str, str | None]:
     if kind not in _KINDS or not name:
         kinds = ", ".join(f"{known}:NAME" for known in _KINDS)
         raise ValueError(
-            f"{spec!r} describes no scorer. Give {kinds}, function:MODULE.NAME, random, random:SEED, constant, or a "
-            "name alone."
+            f"{spec!r} describes no scorer. Give {kinds}, function:MODULE.NAME, remote:URL, random, "
+            "random:SEED, constant, or a name alone."
         )
     return kind, name
 
@@ -108,10 +112,12 @@ def import_function(path: str) -> Callable:
 
 
 def _without_model(spec: str, options: dict) -> Scorer:
+    kind, colon, seed = spec.partition(":")
+    if kind == "remote":
+        return RemoteScorer(seed, **options)
     unknown = sorted(options.keys() - {"name"})
     if unknown:
         raise ValueError(f"{spec!r} has no model, so {unknown} mean nothing to it: leave them out.")
-    kind, colon, seed = spec.partition(":")
     if kind == "function":
         return CallableScorer(import_function(seed), options.get("name", seed))
     if kind == "constant" and not colon:
