@@ -1,5 +1,6 @@
 """What comes before any route: the key, and the size of a request's body."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -44,7 +45,7 @@ class Gate:
         if length.isdigit() and int(length) > self.max_bytes:
             await _refuse(send, 413, self._too_large)
             return
-        received, begun = 0, False
+        received = 0
 
         async def counted() -> _Message:
             nonlocal received
@@ -54,16 +55,14 @@ class Gate:
                 raise _TooLargeError
             return message
 
-        async def watched(message: _Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
+        async def answered(message: _Message) -> None:
+            # The framework below makes an answer of its own of an error while it reads.
+            if received <= self.max_bytes:
+                await send(message)
 
-        try:
-            await self.app(scope, counted, watched)
-        except _TooLargeError:
-            if begun:
-                raise
+        with contextlib.suppress(_TooLargeError):
+            await self.app(scope, counted, answered)
+        if received > self.max_bytes:
             await _refuse(send, 413, self._too_large)
 
     @property

@@ -89,7 +89,7 @@ class PolicyText:
 
     def __init__(self, tokenizer: Any):
         self.before = self.after = self.end = ""
-        self.special = [token for token in tokenizer.all_special_tokens if token]
+        self.special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} - {""})
         if tokenizer.chat_template is None:
             return
         template, mark, reply = ChatTemplate(tokenizer, None), "zq0user0qz", "zq1reply1qz"

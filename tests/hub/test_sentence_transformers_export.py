@@ -10,7 +10,7 @@ from gpm_hf.hub.publishing import publish
 from gpm_hf.hub.sentence_transformers_export import export_sentence_transformers, load_export
 from gpm_hf.modeling import GPMForPreference, encode_group
 from gpm_hf.scoring import ServedHeads
-from tests.conftest import build_gpm, build_tokenizer
+from tests.conftest import build_tokenizer
 from tests.serving.groups import KINDS, assert_agree, groups_of_eight, save_model
 
 
@@ -158,13 +158,11 @@ def test_what_cannot_be_exported(backbone_folder, tmp_path, capsys):
     assert "is a llama language model, not a preference model" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     save_model(tmp_path / "gpm", embedding_dim=4)
-    config = json.loads((tmp_path / "gpm" / "config.json").read_text())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(FileExistsError):
         export_sentence_transformers(str(tmp_path / "gpm"), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
-    assert config["model_type"] == "gpm"
 
 
 def test_the_command_and_the_push(tmp_path, capsys):
@@ -176,7 +174,7 @@ def test_the_command_and_the_push(tmp_path, capsys):
     assert "4 of the embedding head, 2 of the scale" in card and str(tmp_path) not in card
     files = publish(str(out), "user/served", dry_run=True).files
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == set(files)
-    assert not [path for path in out.rglob("*.py")]
+    assert not list(out.rglob("*.py"))
 
 
 @pytest.mark.parametrize(
@@ -205,6 +203,5 @@ def test_the_tokenizer_is_the_exports(tmp_path):
     settings.check_tokenizer(build_tokenizer(), "here")
     other = build_tokenizer()
     other.chat_template = other.chat_template.replace("<|im_end|>", "")
-    with pytest.raises(ValueError, match="chat template .* is not the one"):
+    with pytest.raises(ValueError, match=r"chat template .* is not the one"):
         settings.check_tokenizer(other, "here")
-    assert build_gpm().config.tau == settings.tau
