@@ -7,16 +7,16 @@ import torch
 from accelerate.utils import is_peft_model
 from torch import nn
 
-from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group, preference_matrix
+from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group
 
 from .batches import check_length
+from .embedding_scorer import EmbeddingScorer
 from .preference_model import load_preference_model
-from .response_scorer import BlockScorer
 from .scorer import name_of
 from .scorer_models import resolve_model
 
 
-class GPMScorer(BlockScorer):
+class GPMScorer(EmbeddingScorer):
     """
     Log-odds by a [`~gpm_hf.modeling.GPMForPreference`] of any dimension: K forward passes for K responses, and one
     more where the scale gate must read the prompt in a sequence of its own (a response that merges into the prompt's
@@ -62,8 +62,7 @@ class GPMScorer(BlockScorer):
         )
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
-        self.width = config.output_dim + (config.output_dim // 2 if config.scale_gate else 0)
-        self.block_count = max(1, config.output_dim // 2)
+        self.set_sizes(config.output_dim, config.scale_gate, config.tau)
 
     def encode(self, prompt: Any, responses: list) -> EncodedGroup:
         group = encode_group(
@@ -86,36 +85,10 @@ class GPMScorer(BlockScorer):
             )
         gpm.model = prepare(gpm.model)
 
-    def matrix(self, rows: torch.Tensor) -> torch.Tensor:
-        embeddings, scales = self._split(rows)
-        return preference_matrix(embeddings, scales, self.model.config.tau)
-
-    def block_matrices(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A reward head is the last block, with scale 1; a Bradley-Terry model is one block."""
-        embeddings, scales = self._split(rows)
-        parts = embeddings.chunk(self.block_count, dim=-1)
-        blocks = torch.stack([preference_matrix(one.contiguous(), tau=self.model.config.tau) for one in parts])
-        return blocks, embeddings.new_ones(self.block_count) if scales is None else scales
-
-    def _split(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings, and the scales of their prompt."""
-        config = self.model.config
-        embeddings, scales = rows.split([config.output_dim, self.width - config.output_dim], dim=-1)
-        # Whoever read a part of a group computed the prompt's scales in other batches: one of them is taken, so that
-        # the matrix is exactly skew-symmetric.
-        return embeddings.contiguous(), scales[0] if config.scale_gate else None
-
     def _rows(self, encoded: list[EncodedGroup], least_forwards: int) -> torch.Tensor:
         """Embeddings and, with a gate, the scales of their prompts."""
         found = self.model.embed_groups(encoded, self.batch_size, self.max_batch_tokens, least_forwards)
-        if not found:
-            return torch.zeros(0, self.width)
-        return torch.cat(
-            [
-                embeddings if scales is None else torch.cat([embeddings, scales.expand(len(embeddings), -1)], dim=-1)
-                for embeddings, scales in found
-            ]
-        )
+        return self.joined(found)
 
     def _size(self, encoded: EncodedGroup) -> int:
         return len(encoded.sequences)

@@ -8,11 +8,11 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from gpm_hf.endpoints import Endpoint, EndpointError
-from gpm_hf.modeling import EncodedGroup, at_prompt, encode_group, preference_matrix
+from gpm_hf.modeling import EncodedGroup, at_prompt, encode_group
 
 from .batches import check_length
+from .embedding_scorer import EmbeddingScorer
 from .preference_model import load_tokenizer
-from .response_scorer import ResponseScorer
 from .served_heads import SETTINGS_FILE, ServedHeads
 
 # Of our own server: the settings, and that it reads a group in one request.
@@ -20,7 +20,7 @@ SETTINGS_ROUTE = "/settings"
 _ROUTE = "/v1/embeddings"
 
 
-class RemoteScorer(ResponseScorer):
+class RemoteScorer(EmbeddingScorer):
     """
     Log-odds by a model at a URL: `gpm-hf serve`, or vLLM on an exported folder (`--runner pooling`).
 
@@ -80,7 +80,7 @@ class RemoteScorer(ResponseScorer):
             template_date=settings.template_date,
             needs_prompt=settings.scale_gate,
         )
-        self.width = settings.embedding_size + (settings.embedding_size // 2 if settings.scale_gate else 0)
+        self.set_sizes(settings.embedding_size, settings.scale_gate, settings.tau)
         settings.check_tokenizer(tokenizer, source)
         self._check_engine()
 
@@ -105,14 +105,9 @@ class RemoteScorer(ResponseScorer):
     def shard(self, prepare: Any) -> None:
         """Nothing of the model is here."""
 
-    def matrix(self, rows: torch.Tensor) -> torch.Tensor:
-        size = self.settings.embedding_size
-        scales = rows[0, size:] if self.settings.scale_gate else None
-        return preference_matrix(rows[:, :size].contiguous(), scales, self.settings.tau)
-
     def _rows(self, encoded: list[EncodedGroup], least_forwards: int) -> torch.Tensor:
         if not encoded:
-            return torch.zeros(0, self.width)
+            return self.joined([])
         before = self.endpoint.outages
         with ThreadPoolExecutor(min(self.connections, len(encoded))) as pool:
             waiting = [pool.submit(self._outputs, group) for group in encoded]
@@ -123,15 +118,12 @@ class RemoteScorer(ResponseScorer):
                 raise
         if self.endpoint.outages != before:
             self._check_engine()
-        rows = []
+        found = []
         for number, (outputs, prompt_output) in enumerate(answers):
             with at_prompt(number):
-                found = self.settings.embeddings(outputs)
-                if prompt_output is not None:
-                    scales = self.settings.scales(prompt_output)
-                    found = torch.cat([found, scales.expand(len(found), -1)], dim=-1)
-            rows.append(found)
-        return torch.cat(rows)
+                scales = None if prompt_output is None else self.settings.scales(prompt_output)
+                found.append((self.settings.embeddings(outputs), scales))
+        return self.joined(found)
 
     def _size(self, encoded: EncodedGroup) -> int:
         return len(encoded.sequences)
