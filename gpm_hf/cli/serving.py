@@ -8,14 +8,16 @@ from gpm_hf.cli.outputs import writes
 
 def add_commands(commands: Any) -> None:
     """Adds the commands to the parser's."""
-    export = commands.add_parser(
-        "export",
-        help="write a model for engines of embeddings (sentence-transformers, vLLM)",
+    forms = commands.add_parser("export", help="write a model for other engines").add_subparsers(
+        dest="form", required=True
+    )
+    export = forms.add_parser(
+        "sentence-transformers",
+        help="for engines of embeddings: sentence-transformers, vLLM",
         description="Writes a preference model as a folder that sentence-transformers and vLLM load without this "
         "package: the backbone, the heads as one Dense module, and gpm_serving.json, which says what the numbers "
         "mean. An adapter is merged into its base.",
     )
-    export.add_argument("form", choices=["sentence-transformers"])
     _model_arguments(export)
     export.add_argument("output", help="the folder to write")
     writes(export, lambda options: [options.output], folder=True)
