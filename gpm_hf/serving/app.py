@@ -124,13 +124,13 @@ class _Routes:
         found: dict[int, float] = {}
 
         async def of_group(numbers: list[int]) -> None:
-            means = await self._means(rows[numbers[0]][0], [rows[number][1] for number in numbers])
+            means = await self.means(rows[numbers[0]][0], [rows[number][1] for number in numbers])
             found.update(zip(numbers, means))
 
         async def of_row(number: int) -> None:
             prompt, response, references = rows[number]
             if references is None:
-                found[number] = await self._windowed(prompt, response)
+                found[number] = await self.windowed(prompt, response)
             else:
                 (matrix,) = await self.scores([(prompt, [response, *references])])
                 found[number] = float(matrix[0, 1:].mean())
@@ -150,19 +150,19 @@ class _Routes:
         except ValidationError as error:
             raise ValueError(f"label {number}: {error.errors()[0]['msg']}.") from error
 
-    async def _windowed(self, prompt: Any, response: str) -> float:
+    async def windowed(self, prompt: Any, response: str) -> float:
         assert self.windows is not None
         responses, place, shared = await self.windows.group_of(prompt, response)
         if place == 0:
             try:
-                shared.set_result(await self._means(prompt, responses))
+                shared.set_result(await self.means(prompt, responses))
             except BaseException as error:
                 shared.set_exception(error if isinstance(error, Exception) else BusyError("the request was given up."))
                 if not isinstance(error, Exception):
                     raise
         return (await asyncio.shield(shared))[place]
 
-    async def _means(self, prompt: Any, responses: list[str]) -> list[float]:
+    async def means(self, prompt: Any, responses: list[str]) -> list[float]:
         (matrix,) = await self.scores([(prompt, responses)])
         return mean_scores(matrix).tolist()
 
