@@ -191,11 +191,14 @@ def _load(options: argparse.Namespace, count: int) -> Any:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on beside their prompts."""
     from gpm_hf.data.sampled_ids import ID_COLUMNS
+    from gpm_hf.generation import import_vllm
     from gpm_hf.identity import model_identity, versions
 
     names = ["revision", "temperature", "top_p", "max_new_tokens", "seed", "batch_size", "dtype", "n"]
     names += ["use_vllm", "vllm_options"]
     settings = {name: vars(options)[name] for name in names if name in vars(options)}
+    if options.use_vllm:
+        settings["vllm"] = import_vllm().__version__
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)
     return settings | {"policy": model_identity(options.policy, revision=options.revision), "versions": versions()}

@@ -7,7 +7,7 @@ from .prompts import check_prompts, encode_prompt, prompt_messages, read_prompts
 from .sampled_group import SampledGroup
 from .sampling import PolicySampler, Sampler, SamplingOptions, shard_seed
 from .sampling_check import SamplingRoad, find_sampling_road
-from .vllm_sampler import VLLMSampler
+from .vllm_sampler import VLLMSampler, import_vllm
 
 __all__ = [
     "PolicyReading",
@@ -20,6 +20,7 @@ __all__ = [
     "check_prompts",
     "encode_prompt",
     "find_sampling_road",
+    "import_vllm",
     "prompt_messages",
     "read_engine_options",
     "read_policy",

@@ -14,6 +14,24 @@ from .sampled_group import SampledGroup, response_text
 from .sampling import SamplingOptions, shard_seed, stop_ids, up_to_stop
 
 
+def import_vllm() -> Any:
+    """
+    The package `vllm`, whichever distribution of it is installed.
+
+    Raises:
+        ImportError: none is.
+    """
+    # What it tells of itself goes where progress goes: standard output is the answer of a command.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    try:
+        import vllm
+    except ImportError as error:
+        raise ImportError(
+            'Sampling by vLLM needs it installed: `pip install "gpm-hf[vllm]"`; or leave use_vllm out.'
+        ) from error
+    return vllm
+
+
 class VLLMSampler:
     """
     Samples by vLLM, in this process and on its own GPUs: many times faster than `generate` for a large policy.
@@ -44,27 +62,20 @@ class VLLMSampler:
         revision: str | None = None,
         **engine_options: Any,
     ):
-        # What it tells of itself goes where progress goes: standard output is the answer of a command.
-        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-        try:
-            from vllm import LLM, EngineArgs
-        except ImportError as error:
-            raise ImportError(
-                'Sampling by vLLM needs it installed: `pip install "gpm-hf[vllm]"`; or leave use_vllm out.'
-            ) from error
+        vllm = import_vllm()
         if PartialState().num_processes > 1:
             raise ValueError(
                 f"use_vllm with {PartialState().num_processes} processes: vLLM takes its GPUs itself. Start one "
                 "process, or leave use_vllm out, and every process samples its share."
             )
-        unknown = engine_options.keys() - {option.name for option in fields(EngineArgs)}
+        unknown = engine_options.keys() - {option.name for option in fields(vllm.EngineArgs)}
         if unknown:
             raise ValueError(f"vLLM knows no option {', '.join(sorted(unknown))}: `vllm serve --help=all` lists them.")
         self.tokenizer = tokenizer
         self.options = options
         self.stop_ids = stop_ids(tokenizer, reading.generation_config)
         self.digest = tokenizer_digest(tokenizer)
-        self.engine = LLM(
+        self.engine = vllm.LLM(
             policy,
             revision=revision,
             # "auto" would compute a policy that is saved in float32 in bfloat16.
@@ -93,11 +104,10 @@ class VLLMSampler:
         Raises:
             ValueError: a prompt that leaves no room for an answer of `max_new_tokens`, naming it by its number.
         """
-        from vllm import SamplingParams
-
+        vllm = import_vllm()
         # With one seed for all, equal random numbers would go into different answers.
         settings = [
-            SamplingParams(
+            vllm.SamplingParams(
                 n=self.options.num_generations,
                 temperature=self.options.temperature,
                 top_p=self.options.top_p,
@@ -117,9 +127,8 @@ class VLLMSampler:
 
     def _compare(self, policy: str, reading: PolicyReading) -> None:
         """Raises `ValueError` where the engine says something else than the policy."""
-        from vllm import SamplingParams, __version__
-
-        settings = SamplingParams(
+        vllm = import_vllm()
+        settings = vllm.SamplingParams(
             temperature=0.0, max_tokens=NEW_TOKENS, logprobs=0, prompt_logprobs=0, ignore_eos=True
         )
         text = reading.ids[: reading.text_length]
@@ -132,7 +141,7 @@ class VLLMSampler:
         bound = reading.bound(config.dtype if config.quantization is None else None)
         if not difference <= bound:
             raise ValueError(
-                f"vLLM {__version__} says something else than {policy} itself: log-probabilities differ by "
+                f"vLLM {vllm.__version__} says something else than {policy} itself: log-probabilities differ by "
                 f"{difference:.2g} of the logits' spread, and in {config.dtype} up to {bound:g} is rounding. Take "
                 "another version of vLLM or other options of the engine, or leave use_vllm out."
             )

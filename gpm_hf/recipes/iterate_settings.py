@@ -10,6 +10,7 @@ from accelerate import PartialState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from gpm_hf.files import written_whole
+from gpm_hf.generation import import_vllm
 from gpm_hf.identity import data_identity, model_identity, scorer_identity, versions
 from gpm_hf.masking import masked
 from gpm_hf.recipes.iterate_config import METHODS, IterateConfig
@@ -33,6 +34,7 @@ _SAMPLES = (
     "generation_dtype",
     "use_vllm",
     "vllm_options",
+    "vllm",
     "shard_size",
     "training.seed",
     "versions",
@@ -120,6 +122,8 @@ def _settings(config: IterateConfig, training: OfflineGPOConfig) -> dict[str, An
         "prompts": data_identity(config.prompts),
         "versions": versions(),
     }
+    if config.use_vllm:
+        settings["vllm"] = import_vllm().__version__
     settings |= {f"training.{name}": value for name, value in training.to_dict().items()}
     return {name: value for name, value in settings.items() if not _is_free(name.removeprefix("training."))}
 
