@@ -1,9 +1,17 @@
 """Which errors are a sentence for whoever typed the command, and which are faults of the program."""
 
+import difflib
 import dis
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 # They read what a command line names, and say in a `ValueError` what is wrong with it.
 _READERS = ("accelerate", "datasets", "huggingface_hub", "peft", "transformers", "trl")
+
+
+class UsageError(ValueError):
+    """An option of a command line that cannot be, whatever the data and the model are: exit code 2."""
 
 
 def is_explained(error: BaseException) -> bool:
@@ -40,3 +48,20 @@ def _was_raised_in_words(error: ValueError) -> bool:
     room = at.tb_frame.f_globals.get("__name__", "").partition(".")[0]
     raises = dis.opname[at.tb_frame.f_code.co_code[at.tb_lasti]] == "RAISE_VARARGS"
     return room in _READERS or (room in ("gpm_hf", "transformers_modules") and raises)
+
+
+# --- command lines ---------------------------------------------------------------------------------------------------
+
+
+def unknown_options(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """What to say of options that there are not."""
+    if not unknown[0].startswith("-"):
+        return f"too many arguments: {' '.join(unknown)}. A text with spaces stands in quotation marks."
+    close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+    return f"there is no option {unknown[0]}." + (f" Did you mean {close[0]}?" if close else "")
+
+
+def end_with_usage(program: str, message: str) -> NoReturn:
+    """Ends the program with exit code 2: what is wrong, and where the options are listed."""
+    sys.stderr.write(f"{program}: {message}\n`{program} --help` lists the options.\n")
+    sys.exit(2)

@@ -1,9 +1,9 @@
 """The command `gpm-hf`."""
 
-import argparse
 import sys
 import warnings
 
+from gpm_hf import __version__
 from gpm_hf.cli import (
     calibration,
     conversion,
@@ -23,15 +23,20 @@ from gpm_hf.cli import (
 )
 from gpm_hf.cli.common import check_options
 from gpm_hf.cli.outputs import check_outputs
-from gpm_hf.errors import explanation, is_explained
+from gpm_hf.cli.parser import Parser
+from gpm_hf.errors import UsageError, explanation, is_explained
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code, 1 for an error that its message explains."""
-    parser = argparse.ArgumentParser(
+    """
+    Runs one command; returns the exit code: 1 for an error that its message explains, 2 for options that cannot be.
+    What is no command line at all ends in `SystemExit(2)`, as argparse does it.
+    """
+    parser = Parser(
         prog="gpm-hf",
         description="Preference models that can hold cycles: demonstrate, build data, score, compare, rank, evaluate.",
     )
+    parser.add_argument("--version", action="version", version=f"gpm-hf {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     commands = parser.add_subparsers(dest="command", required=True)
     for part in (
@@ -64,5 +69,5 @@ def main(arguments: list[str] | None = None) -> int:
         if debug or not is_explained(error):
             raise
         print(f"gpm-hf {options.command}: {explanation(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return 0

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from gpm_hf.errors import UsageError
+
 
 def model_command(commands: Any, name: str, text: str, run: Callable) -> argparse.ArgumentParser:
     """A command whose first argument is a model."""
@@ -32,13 +34,13 @@ _COUNTS = ("batch_size", "batch_tokens", "chunk_size", "shard_size", "max_new_to
 
 def check_options(options: argparse.Namespace) -> None:
     """
-    Raises `ValueError` for an option of any command that would fail only where it is first used, or not at all: a
+    Raises `UsageError` for an option of any command that would fail only where it is first used, or not at all: a
     device that is not there, a type that is none, a number of things below 1.
     """
     given = vars(options)
     for name in _COUNTS:
         if isinstance(given.get(name), int) and given[name] < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {given[name]}: at least 1 is needed.")
+            raise UsageError(f"--{name.replace('_', '-')} {given[name]}: at least 1 is needed.")
     if given.get("device") not in (None, "cpu"):
         _check_device(given["device"])
     if given.get("dtype") not in (None, "auto"):
@@ -54,7 +56,7 @@ def _check_device(device: str) -> None:
         kind = accelerator.type
         found += [kind, *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()))]
     if device not in found:
-        raise ValueError(
+        raise UsageError(
             f"--device {device}: torch finds {', '.join(found)} here. Name one of these, or leave it out."
         )
 
@@ -64,7 +66,7 @@ def _check_dtype(dtype: str) -> None:
 
     found = vars(torch).get(dtype)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"--dtype {dtype} is no type of weights: name float32, bfloat16 or float16, or leave it out.")
+        raise UsageError(f"--dtype {dtype} is no type of weights: name float32, bfloat16 or float16, or leave it out.")
 
 
 def is_remote(options: argparse.Namespace) -> bool:
@@ -83,7 +85,7 @@ def load_model(options: argparse.Namespace) -> tuple[Any, Any]:
     from gpm_hf.scoring import load_preference_model, load_tokenizer
 
     if options.precise and options.dtype not in ("auto", "float32"):
-        raise ValueError(f"--precise is float32, and --dtype {options.dtype} was given: leave one of them out.")
+        raise UsageError(f"--precise is float32, and --dtype {options.dtype} was given: leave one of them out.")
     dtype = "float32" if options.precise else options.dtype
     logging.disable_progress_bar()
     hub_options = {"revision": options.revision} if options.revision else {}

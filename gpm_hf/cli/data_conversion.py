@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpm_hf.cli.outputs import writes
+from gpm_hf.errors import UsageError
 from gpm_hf.files import json_text, report_text, written_whole
 
 _SHOWN = 3
@@ -99,7 +100,7 @@ def _convert(options: argparse.Namespace) -> None:
     from gpm_hf.data.overlap import hold_out, overlap
 
     if options.test_size is None and not str(options.output).endswith(".jsonl"):
-        raise ValueError(f"{options.output}: name a .jsonl file to write.")
+        raise UsageError(f"{options.output}: name a .jsonl file to write.")
     logging.disable_progress_bar()
     rows, report = _read(options)
     parts, shared = [rows], None

@@ -13,6 +13,7 @@ from gpm_hf.data import forms, outcomes, transcripts
 from gpm_hf.data.columns import dataset_of_generator
 from gpm_hf.data.files import MalformedRow
 from gpm_hf.data.forms import Form, FormOptions, form_named, form_of_rows
+from gpm_hf.errors import UsageError
 
 # What a mapping may name: the columns that some form reads by a name of its own choice.
 _TARGETS = (
@@ -75,7 +76,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
     A mapping of columns as it is typed, "prompt=instruction,chosen=good,rejected=bad".
 
     Raises:
-        ValueError: what does not read like that, or names a column that no form has.
+        UsageError: what does not read like that, or names a column that no form has.
     """
     mapping: dict[str, str] = {}
     for one in (text or "").split(","):
@@ -83,9 +84,9 @@ def parse_columns(text: str | None) -> dict[str, str]:
             continue
         new, separator, old = (part.strip() for part in one.partition("="))
         if not separator or not old or new in mapping:
-            raise ValueError(f"--columns {text!r}: write NEW=COLUMN,..., each once, as in prompt=instruction.")
+            raise UsageError(f"--columns {text!r}: write NEW=COLUMN,..., each once, as in prompt=instruction.")
         if new not in _TARGETS:
-            raise ValueError(f"--columns: {new!r} is no column that is read; there are {', '.join(_TARGETS)}.")
+            raise UsageError(f"--columns: {new!r} is no column that is read; there are {', '.join(_TARGETS)}.")
         mapping[new] = old
     return mapping
 
@@ -178,6 +179,8 @@ def _read_as(
         rows, columns = rename_columns(rows, mapping, columns, source), list(mapping)
     try:
         found = form_named(form) if form else form_of_rows(columns, next(iter(rows)))
+    except UsageError:
+        raise
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     except StopIteration:

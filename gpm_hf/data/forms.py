@@ -24,6 +24,7 @@ from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS
 from gpm_hf.data.preference_rows import read_label
 from gpm_hf.data.rated_groups import is_rated, rated_group
 from gpm_hf.data.transcripts import is_transcript, part, read_prompt_turns, read_transcript
+from gpm_hf.errors import UsageError
 from gpm_hf.modeling import is_empty, read_group
 
 _STRONGEST = 3
@@ -100,11 +101,11 @@ def is_read_as_is(columns: Collection[str], first: Mapping[str, Any]) -> bool:
 
 
 def form_named(name: str) -> Form:
-    """A form by its name; a `ValueError` lists those there are."""
+    """A form by its name; a `UsageError` lists those there are."""
     for form in FORMS:
         if form.name == name:
             return form
-    raise ValueError(f"there is no form {name!r}; known are {', '.join(form.name for form in FORMS)}.")
+    raise UsageError(f"there is no form {name!r}; known are {', '.join(form.name for form in FORMS)}.")
 
 
 # --- one row each ----------------------------------------------------------------------------------------------------

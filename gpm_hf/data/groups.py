@@ -3,7 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gpm_hf.data.files import MalformedRow
 from gpm_hf.data.text import text_problem
+from gpm_hf.data.transcripts import is_transcript, part, read_transcript
 
 
 def named_responses(responses: Any) -> tuple[list[Any], list[str] | None]:
@@ -36,7 +38,7 @@ def as_group(row: Mapping[str, Any], place: str, outputs: Collection[str] = ()) 
 
     Args:
         row: `responses`, see [`named_responses`], or a preference pair's `chosen` and `rejected`; and `prompt`, or
-            none where the responses begin with it.
+            none where the responses begin with it (as transcripts of HH-RLHF do).
         place: where the row stands, for messages.
         outputs: names of columns that will be added to the row.
 
@@ -57,6 +59,12 @@ def as_group(row: Mapping[str, Any], place: str, outputs: Collection[str] = ()) 
         for side in ("chosen", "rejected"):
             if problem := text_problem(row[side]):
                 raise ValueError(f"{place}: `{side}` {problem}.")
+        if row.get("prompt") is None and all(map(is_transcript, responses)):
+            try:
+                prompt, *responses = part(*map(read_transcript, responses))
+            except MalformedRow as reason:
+                raise ValueError(f"{place}: {reason}.") from reason
+            row = {**row, "prompt": prompt}
     else:
         raise ValueError(f"{place} has no `prompt` and `responses` (or `chosen` and `rejected`).")
     prompt = row.get("prompt")

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from gpm_hf.data.judged_groups import is_grouped, read_judged_group
 from gpm_hf.data.preference import LABEL_COLUMNS, TOKEN_COLUMNS, split_preference
+from gpm_hf.errors import UsageError
 from gpm_hf.modeling.messages_gpm import as_messages
 
 
@@ -99,13 +100,11 @@ def hold_out(rows: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Datas
         ValueError: a share that is none, or fewer than two prompts.
     """
     if not 0 < share < 1:
-        raise ValueError(f"--test_split_size {share}: the share of the prompts to hold out is above 0 and below 1.")
+        raise UsageError(f"the size {share} of the test split is none: a share of the prompts above 0 and below 1.")
     keys = [_key_of(row, number) for number, row in enumerate(rows)]
     prompts = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} ".encode() + key).digest())
     if len(prompts) < 2:
-        raise ValueError(
-            f"--test_split_size holds out whole prompts, and the data have {len(prompts)}: give data with several."
-        )
+        raise ValueError(f"whole prompts are held out, and the data have {len(prompts)}: give data with several.")
     held = set(prompts[: min(max(1, round(share * len(prompts))), len(prompts) - 1)])
     sides: tuple[list[int], list[int]] = ([], [])
     for number, key in enumerate(keys):

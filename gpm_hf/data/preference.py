@@ -42,7 +42,7 @@ def check_columns(columns: Sequence[str], needs_prompt: bool, needs_target: bool
     if tokenized and needs_prompt and "prompt_ids" not in columns:
         raise ValueError(
             f"The {name} data set is tokenised already and has no `prompt_ids`, which the scale gate reads. Add them, "
-            "or train with `scale_gate=False`."
+            "or give the texts."
         )
     if needs_target and not grouped and "target_score" not in columns:
         raise ValueError(
@@ -150,7 +150,7 @@ def _split(prompt: Any, responses: Sequence[Any], needs_prompt: bool) -> tuple[A
     group = read_group(prompt, list(responses))
     if group.prompt is None and needs_prompt:
         raise ValueError(
-            f"The scale gate reads the prompt, and here there is none: {group.why_no_prompt}. Add a `prompt` column, "
-            "filter such rows out of the data set, or train with `scale_gate=False`."
+            f"The scale gate reads the prompt, and here there is none: {group.why_no_prompt}. Add a `prompt` column "
+            "(`--columns prompt=COLUMN` where it has another name), or filter such rows out of the data set."
         )
     return group.prompt, group.responses

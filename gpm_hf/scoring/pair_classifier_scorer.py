@@ -93,6 +93,9 @@ def _load(name: str, **options: Any) -> Any:
 
 def _check_config(name: str, config: Any) -> None:
     if config.model_type == GPMConfig.model_type:
-        raise ValueError(f"{name} is a general preference model, which reads one response at a time: use GPMScorer.")
+        raise ValueError(
+            f"{name} is a general preference model, which reads one response at a time: use GPMScorer, or "
+            f"gpm:{name} on a command line."
+        )
     if config.num_labels not in (1, 2):
         raise ValueError(f"{name} has num_labels={config.num_labels}; a classifier of pairs has one label or two.")

@@ -85,7 +85,10 @@ class PairCompletionScorer(PairScorer):
         self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, _load)
         name = name_of(self.model, name or path)
         if self.model.config.model_type == GPMConfig.model_type:
-            raise ValueError(f"{name} is a general preference model, which answers nothing: use GPMScorer.")
+            raise ValueError(
+                f"{name} is a general preference model, which answers nothing: use GPMScorer, or "
+                f"gpm:{name} on a command line."
+            )
         if not isinstance(template, str) and self.tokenizer.chat_template is None:
             raise ValueError(f"The template is chat messages, and the tokenizer of {name} has no chat template.")
         limit = longest_sequence(self.model.config, self.tokenizer) if max_length is None else max_length
@@ -175,7 +178,10 @@ def _load(name: str, **options: Any) -> Any:
         return load_language_adapter(name, **options)
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
     if config.model_type == GPMConfig.model_type:
-        raise ValueError(f"{name} is a general preference model, which answers nothing: use GPMScorer.")
+        raise ValueError(
+            f"{name} is a general preference model, which answers nothing: use GPMScorer, or "
+            f"gpm:{name} on a command line."
+        )
     model, info = loaded_whole(
         name, lambda: AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
     )

@@ -149,7 +149,10 @@ def load_reward_model(name: str, **options: Any) -> Any:
 
 def _check_config(name: str, config: Any) -> None:
     if config.model_type == GPMConfig.model_type:
-        raise ValueError(f"{name} is a general preference model, whose embeddings are no rewards: use GPMScorer.")
+        raise ValueError(
+            f"{name} is a general preference model, whose embeddings are no rewards: use GPMScorer, or "
+            f"gpm:{name} on a command line."
+        )
     if config.num_labels != 1:
         raise ValueError(
             f"{name} has num_labels={config.num_labels}, and a reward model has one label. For a classifier that "

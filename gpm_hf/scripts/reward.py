@@ -25,6 +25,7 @@ from transformers.trainer_utils import IntervalStrategy
 from trl import DatasetMixtureConfig, ModelConfig, get_peft_config, get_quantization_config
 
 from gpm_hf import GPMRewardConfig, GPMRewardTrainer
+from gpm_hf.errors import UsageError
 from gpm_hf.evaluation.reports.agreement import Agreement
 from gpm_hf.files import scratch_folder
 from gpm_hf.hub.local_paths import is_local, name_of
@@ -77,6 +78,8 @@ def main(
     mixture: DatasetMixtureConfig | None = None,
 ) -> None:
     say = print if PartialState().is_main_process else _silent
+    if model_args.model_name_or_path is None:
+        raise UsageError("--model_name_or_path is needed: a language model to start from, or a preference model.")
     if script_args.compare_bt:
         check_comparison(training_args)
     training_args.model_init_kwargs = {
@@ -93,7 +96,7 @@ def main(
     else:
         train, test = _labelled(script_args, training_args, mixture)
     if script_args.compare_bt and test is None:
-        raise ValueError("--compare_bt compares on held-out pairs, and there are none: give --test_split_size 0.1.")
+        raise UsageError("--compare_bt compares on held-out pairs, and there are none: give --test_split_size 0.1.")
 
     def trainer_with(args: GPMRewardConfig) -> GPMRewardTrainer:
         return GPMRewardTrainer(

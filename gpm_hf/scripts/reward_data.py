@@ -12,6 +12,7 @@ from gpm_hf.data.forms import FormOptions
 from gpm_hf.data.mixtures import mix
 from gpm_hf.data.overlap import hold_out, overlap
 from gpm_hf.data.splits import load_preference_dataset, split_of
+from gpm_hf.errors import UsageError
 
 
 @dataclass
@@ -65,7 +66,7 @@ def load_data(
         ValueError: no data set or two ways to name one, and what the data are refused for.
     """
     if mixture.datasets and script_args.dataset_name:
-        raise ValueError("--dataset_name and `datasets` both name the data: keep one of them.")
+        raise UsageError("--dataset_name and `datasets` both name the data: keep one of them.")
     aspects = tuple(one.strip() for one in (script_args.dataset_aspects or "").split(",") if one.strip())
     reading: dict[str, Any] = {
         "form": script_args.dataset_form,
@@ -76,9 +77,9 @@ def load_data(
     if mixture.datasets:
         train = _mixture(mixture, reading)
         if evaluates and mixture.test_split_size is None:
-            raise ValueError("--eval_strategy evaluates, and a mixture has no test split: give --test_split_size.")
+            raise UsageError("--eval_strategy evaluates, and a mixture has no test split: give --test_split_size.")
     elif script_args.dataset_name is None:
-        raise ValueError("--dataset_name is needed: a data set of the Hub, or a local .jsonl file.")
+        raise UsageError("--dataset_name is needed: a data set of the Hub, or a local .jsonl file.")
     else:
         splits = load_preference_dataset(
             script_args.dataset_name,
@@ -98,7 +99,7 @@ def load_data(
             test = split_of(splits, script_args.dataset_test_split)
     if mixture.test_split_size is not None:
         if isinstance(train, IterableDataset):
-            raise ValueError("--test_split_size needs to know all prompts, and those of a stream nobody knows.")
+            raise UsageError("--test_split_size needs to know all prompts, and those of a stream nobody knows.")
         train, test = hold_out(train, mixture.test_split_size, seed)
         say(f"Held out by prompt: {len(test)} of {len(train) + len(test)} rows.")
     if isinstance(train, Dataset) and isinstance(test, Dataset):

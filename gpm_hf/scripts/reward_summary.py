@@ -34,11 +34,9 @@ def bradley_terry_args(args: GPMRewardConfig) -> GPMRewardConfig:
 
 
 def check_comparison(args: GPMRewardConfig) -> None:
-    """Raises `ValueError` where there is nothing to compare."""
+    """Raises `UsageError` where there is nothing to compare."""
     if args.embedding_dim == 1:
-        raise ValueError(
-            "--compare_bt compares with Bradley-Terry, and --embedding_dim 1 is Bradley-Terry: leave one out."
-        )
+        raise UsageError("--compare_bt trains Bradley-Terry beside it, and --embedding_dim 1 is that: leave one out.")
 
 
 def draw_curve(folder: str | Path, log: list[dict[str, Any]], say: Callable[[str], None]) -> dict[str, str]:

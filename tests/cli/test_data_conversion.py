@@ -54,15 +54,15 @@ def test_convert_holds_out_by_prompt(capsys, votes, tmp_path):
 def test_mistakes_leave_nothing(capsys, votes, tmp_path):
     before = sorted(tmp_path.iterdir())
     output = tmp_path / "out.jsonl"
-    for arguments, message in (
-        ([votes, output, "--columns", "prompt=questions"], "has no column questions"),
-        ([votes, output, "--form", "hhrlhf"], "there is no form 'hhrlhf'"),
-        ([votes, tmp_path / "out"], "name a .jsonl file"),
-        ([votes, tmp_path / "out", "--test-size", 2], "above 0 and below 1"),
-        ([tmp_path / "none.jsonl", output], "no data file"),
+    for arguments, expected, message in (
+        ([votes, output, "--columns", "prompt=questions"], 1, "has no column questions"),
+        ([votes, output, "--form", "hhrlhf"], 2, "there is no form 'hhrlhf'"),
+        ([votes, tmp_path / "out"], 2, "name a .jsonl file"),
+        ([votes, tmp_path / "out", "--test-size", 2], 2, "above 0 and below 1"),
+        ([tmp_path / "none.jsonl", output], 1, "no data file"),
     ):
         code, _, err = ask(capsys, "data", "convert", *arguments)
-        assert code == 1 and message in err, err
+        assert code == expected and message in err, err
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -30,7 +30,7 @@ def test_a_device_that_is_not_there_is_one_sentence(capsys, folder, tmp_path, de
         ["eval", "lm-eval", folder, "--tasks", "gsm8k"],
     ):
         code, out, err = ask(capsys, *command, "--device", device)
-        assert code == 1 and not out
+        assert code == 2 and not out
         assert err == (
             f"gpm-hf {command[0]}: --device {device}: torch finds cpu here. Name one of these, or leave it out.\n"
         )
@@ -49,7 +49,7 @@ def test_a_type_that_is_none_and_counts_below_one(capsys, folder, backbone_folde
         (answer, "--max-new-tokens", 0, "--max-new-tokens 0: at least 1"),
     ):
         code, out, err = ask(capsys, *command, option, value)
-        assert code == 1 and not out and message in err and err.count("\n") == 1
+        assert code == 2 and not out and message in err and err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"groups.jsonl"}
 
 
