@@ -61,10 +61,10 @@ def as_group(row: Mapping[str, Any], place: str, outputs: Collection[str] = ()) 
                 raise ValueError(f"{place}: `{side}` {problem}.")
         if row.get("prompt") is None and all(map(is_transcript, responses)):
             try:
-                prompt, *responses = part(*map(read_transcript, responses))
+                shared, *responses = part(*map(read_transcript, responses))
             except MalformedRow as reason:
                 raise ValueError(f"{place}: {reason}.") from reason
-            row = {**row, "prompt": prompt}
+            row = {**row, "prompt": shared}
     else:
         raise ValueError(f"{place} has no `prompt` and `responses` (or `chosen` and `rejected`).")
     prompt = row.get("prompt")

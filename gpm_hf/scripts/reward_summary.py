@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.errors import UsageError
 from gpm_hf.evaluation.plots.training_plots import plot_learning_curve
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.results import RESULTS_FOLDER, save_result

@@ -94,7 +94,7 @@ def test_an_error_of_a_subcommand_is_the_subcommands(capsys):
 def test_version_and_defaults_in_help(capsys):
     from gpm_hf import __version__
 
-    for arguments, text in ((["--version"], f"gpm-hf {__version__}"), (["score", "--help"], "(default: 16)")):
+    for arguments, text in ((["--version"], f"gpm-hf {__version__}"), (["compare", "--help"], "(default: 16)")):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0 and text in " ".join(capsys.readouterr().out.split())
