@@ -84,11 +84,22 @@ def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, 
     }
 
 
+def passed_tokens(way: Way, rows: list[dict]) -> int:
+    """Places of a batch that pass the backbone in a step, padding included."""
+    counts = []
+    embeddings = way.trainer.model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda module, inputs, output: counts.append(output.shape[:-1].numel()))
+    way.step(rows)
+    handle.remove()
+    return sum(counts)
+
+
 def measure(ways: dict[str, Way], size: int, lengths: str, options: argparse.Namespace) -> dict:
     prompt, response = map(int, lengths.split("/"))
     pairs, group = random_group(size, prompt, response)
     rows = {"TRL": pairs, "pairs": pairs, "group": [group]}
     memory = {name: way.memory(rows[name]) for name, way in ways.items()}  # and the first step, which warms up
+    passed = {name: passed_tokens(way, rows[name]) for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds):
         names = list(ways)
@@ -103,7 +114,9 @@ def measure(ways: dict[str, Way], size: int, lengths: str, options: argparse.Nam
         "TRL, seconds": round(median["TRL"], 3),
         "TRL / group": round(median["TRL"] / median["group"], 2),
         "bound": round(2 * len(pairs) * (prompt + response) / tokens, 2),
+        "tokens, TRL / group": round(passed["TRL"] / passed["group"], 2),
         "pairs / group": round(median["pairs"] / median["group"], 2),
+        "tokens, pairs / group": round(passed["pairs"] / passed["group"], 2),
         "memory, TRL / group": round(memory["TRL"] / memory["group"], 2),
         "memory, pairs / group": round(memory["pairs"] / memory["group"], 2),
         "seconds": seconds,
