@@ -165,3 +165,20 @@ def test_what_no_form_tells_is_a_sentence(tmp_path):
     empty = write(tmp_path / "none.jsonl", {"chosen": HH + "a", "rejected": HH + "a"})
     with pytest.raises(ValueError, match=r"No row is left.*1 rows read as `hh`"):
         load_preference_dataset(empty)
+
+
+def test_transcripts_and_votes_are_scored_and_evaluated_as_they_are_trained_on(tmp_path):
+    from gpm_hf.data.groups import as_group
+    from gpm_hf.data.pair_files import read_pairs
+
+    row = {"chosen": HH + "An oak.", "rejected": HH + "A stone."}
+    group = as_group(row, "row 1")
+    assert group["prompt"] == TALK and group["responses"] == [[assistant("An oak.")], [assistant("A stone.")]]
+    (found,), _ = read_pairs(write(tmp_path / "hh.jsonl", row))
+    assert (found["prompt"], found["chosen"]) == (TALK, [assistant("An oak.")])
+    votes = [TABLE | {"winner": winner} for winner in ("b", "tie", "?")]
+    found, report = read_pairs(write(tmp_path / "votes.jsonl", *votes))
+    assert [(one["chosen"], one["preference_probability"]) for one in found] == [("b", 1.0), ("a", 0.5)]
+    assert report.skipped == {"the winner '?' is neither model_a, model_b nor a tie": ["row 3"]}
+    with pytest.raises(ValueError, match="begin with different questions"):
+        as_group({"chosen": HH + "a", "rejected": "\n\nHuman: Ho\n\nAssistant: He"}, "row 1")
