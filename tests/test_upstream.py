@@ -255,7 +255,6 @@ NAMES: dict[str, dict[str, str]] = {
 # What their documentation names; of private names none.
 DOCUMENTED = {
     "accelerate",
-    "accelerate.logging",
     "accelerate.utils",
     "datasets",
     "huggingface_hub",

@@ -25,6 +25,7 @@ from gpm_hf.cli.common import check_options
 from gpm_hf.cli.outputs import check_outputs
 from gpm_hf.cli.parser import Parser
 from gpm_hf.errors import UsageError, explanation, is_explained
+from gpm_hf.news import show_news
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = vars(options).pop("debug")  # of no command
     # What the libraries below will do in their next version is no news to whoever types a command.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    show_news()
     try:
         check_options(options)
         check_outputs(options)

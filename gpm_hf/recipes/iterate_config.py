@@ -1,10 +1,11 @@
 """Options of iterative alignment."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gpm_hf.data.policy_data import PAIR_RULES
 from gpm_hf.generation import SamplingOptions, read_engine_options
+from gpm_hf.options import check_choices, choice, described
 
 # What each method sets in the trainer's options: the first four of OfflineGPOTrainer, the others of TRL's DPOTrainer.
 METHODS: dict[str, dict[str, Any]] = {
@@ -20,6 +21,7 @@ DPO_METHODS = ("dpo", "ipo", "sppo_hard")
 SELECTIONS = (*PAIR_RULES, "all_responses")
 
 
+@described
 @dataclass
 class IterateConfig:
     """
@@ -36,18 +38,22 @@ class IterateConfig:
             20000). By default each takes all.
         prompts_split (`str`, *optional*): of a Hub data set.
         max_prompt_length (`int`, *optional*): prompts of more tokens are left out, counted and said.
-        num_generations, temperature, top_p, max_new_tokens: see [`~gpm_hf.generation.SamplingOptions`].
+        num_generations (`int`, defaults to 5): K, samples per prompt; see [`~gpm_hf.generation.SamplingOptions`].
+        temperature (`float`, defaults to 0.7): of the samples.
+        top_p (`float`, defaults to 0.9): share of the probability that is drawn from.
+        max_new_tokens (`int`, defaults to 1024): the most tokens of a sample.
         generation_batch_size (`int`, defaults to 16): sequences generated at once.
         generation_dtype (`str`, defaults to `"auto"`): of the policy while it answers; as saved by default.
-        use_vllm (`bool`, defaults to `False`): sample by vLLM.
-        vllm_options (`list[str]`, *optional*): of its engine, `key=value` each, as
+        use_vllm (`bool`, defaults to `False`): sample by vLLM (needs gpm-hf[vllm]).
+        vllm_options (`list[str]`, *optional*): of its engine, `key=value` each (`max_model_len=4096`), as
             [`~gpm_hf.generation.read_engine_options`] reads them.
         policy_log_probs (`bool`, defaults to `False`): take the log-probabilities that are kept with the samples for
             the reference's in training, instead of computing them anew (OfflineGPOTrainer only).
         scoring_batch_size (`int`, defaults to 16): sequences scored at once.
         shard_size (`int`, defaults to 32): prompts answered, or scored, and written at once: what a kill can lose.
-        method (`str`, defaults to `"gpo"`): one of `METHODS`.
-        selection (`str`, defaults to `"mean"`): see [`gpm_hf.data.policy_data`].
+        method (`str`, defaults to `"gpo"`): how the policy is trained.
+        selection (`str`, defaults to `"mean"`): what to learn from of each group of samples, see
+            [`gpm_hf.data.policy_data`].
         dpo_beta (`float`, defaults to 0.1): TRL's `beta` for the methods of its DPOTrainer; the others' is the
             trainer's `gpo_beta`.
 
@@ -55,47 +61,31 @@ class IterateConfig:
         ValueError: for impossible values and combinations.
     """
 
-    policy: str = field(metadata={"help": "The policy to start from: a Hub id or a folder."})
-    scorer: str = field(metadata={"help": "Who scores: gpm:NAME, reward:NAME, pair:NAME, judge:NAME, ..."})
-    prompts: str = field(metadata={"help": "A file or data set of the Hub of rows with `prompt` (or `instruction`)."})
-    output: str = field(default="runs/iterate", metadata={"help": "The folder for everything."})
-    iterations: int = field(default=3, metadata={"help": "How often; a finished job goes on with more."})
-    prompts_per_iteration: int | None = field(
-        default=None, metadata={"help": "Each iteration takes its own so many prompts. Default: each takes all."}
-    )
-    prompts_split: str | None = field(default=None, metadata={"help": "Split of a data set of the Hub."})
-    max_prompt_length: int | None = field(
-        default=None, metadata={"help": "Prompts of more tokens are left out, counted and said."}
-    )
-    num_generations: int = field(default=5, metadata={"help": "K, samples per prompt."})
-    temperature: float = field(default=0.7, metadata={"help": "Of the samples."})
-    top_p: float = field(default=0.9, metadata={"help": "Share of the probability that is drawn from."})
-    max_new_tokens: int = field(default=1024, metadata={"help": "The most tokens of a sample."})
-    generation_batch_size: int = field(default=16, metadata={"help": "Sequences generated at once."})
-    generation_dtype: str = field(
-        default="auto", metadata={"help": "float32, bfloat16, ... of the policy while it answers. Default: as saved."}
-    )
-    use_vllm: bool = field(default=False, metadata={"help": "Sample by vLLM (needs gpm-hf[vllm])."})
-    vllm_options: list[str] | None = field(
-        default=None, metadata={"help": "Options of vLLM's engine: key=value ..., such as max_model_len=4096."}
-    )
-    policy_log_probs: bool = field(
-        default=False,
-        metadata={"help": "Take the log-probabilities kept with the samples for the reference's in training."},
-    )
-    scoring_batch_size: int = field(default=16, metadata={"help": "Sequences scored at once."})
-    shard_size: int = field(default=32, metadata={"help": "Prompts answered, or scored, and written at once."})
-    method: str = field(default="gpo", metadata={"help": "How the policy is trained.", "choices": list(METHODS)})
-    selection: str = field(
-        default="mean",
-        metadata={"help": "What to learn from of each group of samples.", "choices": list(SELECTIONS)},
-    )
-    dpo_beta: float = field(default=0.1, metadata={"help": "TRL's `beta` for dpo, ipo and sppo_hard."})
+    policy: str
+    scorer: str
+    prompts: str
+    output: str = "runs/iterate"
+    iterations: int = 3
+    prompts_per_iteration: int | None = None
+    prompts_split: str | None = None
+    max_prompt_length: int | None = None
+    num_generations: int = 5
+    temperature: float = 0.7
+    top_p: float = 0.9
+    max_new_tokens: int = 1024
+    generation_batch_size: int = 16
+    generation_dtype: str = "auto"
+    use_vllm: bool = False
+    vllm_options: list[str] | None = None
+    policy_log_probs: bool = False
+    scoring_batch_size: int = 16
+    shard_size: int = 32
+    method: str = choice(*METHODS, default="gpo")
+    selection: str = choice(*SELECTIONS, default="mean")
+    dpo_beta: float = 0.1
 
     def __post_init__(self):
-        for name, known in (("method", METHODS), ("selection", SELECTIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(known)}.")
+        check_choices(self)
         for name in ("iterations", "scoring_batch_size", "shard_size", "prompts_per_iteration", "max_prompt_length"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed.")

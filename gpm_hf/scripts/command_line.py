@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpm_hf.errors import UsageError, explanation, is_explained
+from gpm_hf.news import show_news
 from gpm_hf.scripts.options import parse_options
 
 
@@ -16,6 +17,7 @@ def run_script(name: str, main: Callable[..., None], *options: Any) -> None:
     An error that the message explains is that message and exit code 1, or 2 for options that cannot be; with
     GPM_HF_DEBUG=1 it keeps its traceback.
     """
+    show_news()
     try:
         main(*parse_options(f"gpm-hf train {name}", options))
     except Exception as error:

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from transformers import TrainerCallback
 from typing_extensions import override
 
 from gpm_hf.files import written_whole
+from gpm_hf.news import get_logger
 from gpm_hf.scoring import BlockScorer
 from gpm_hf.training.losses import gpo_targets, group_mean_scores, less_log_z, opponent_mean_scores
 from gpm_hf.training.preference_signal import PreferenceSignal, ResponseSignal

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate.logging import get_logger
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from typing_extensions import override
 
 from gpm_hf.files import written_whole
+from gpm_hf.news import get_logger
 
 logger = get_logger(__name__)
 
@@ -91,7 +91,7 @@ class WholeCheckpointsMixin(Trainer):
                 f"{folder} holds no whole checkpoint to go on from: leave resume_from_checkpoint out to train from "
                 "the beginning."
             )
-        logger.warning(f"Going on from {whole[-1]}.")
+        logger.info(f"Going on from {whole[-1]}.")
         return str(whole[-1])
 
     @override

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import xxhash
 from accelerate import PartialState
-from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from datasets import Dataset
 from datasets.utils import tqdm
@@ -33,6 +32,7 @@ from gpm_hf.identity import versions
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
 from gpm_hf.modeling.engine_gpm import can_share_prompts, long_rope_from, pool_shared
 from gpm_hf.modeling.packed_attention_gpm import plain_attention
+from gpm_hf.news import get_logger
 
 logger = get_logger(__name__)
 
@@ -217,7 +217,7 @@ def _compute(shards: list[_Shard], folder: Path, model: GPMForPreference, batch_
         size = sum(len(shard.sequences) for shard in missing) * model.config.text_config.hidden_size * 8
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
-        logger.warning(
+        logger.info(
             f"Computing the backbone's states of {count} sequences once: {len(missing)} of {len(shards)} shards, "
             f"{tokens} tokens, {size / 1e6:.1f} MB in {folder}."
         )
@@ -227,7 +227,7 @@ def _compute(shards: list[_Shard], folder: Path, model: GPMForPreference, batch_
                 "the environment variable HF_DATASETS_CACHE to a folder with more room, or train on fewer rows."
             )
     else:
-        logger.warning(f"Reading the backbone's states of {count} sequences from {folder}.")
+        logger.info(f"Reading the backbone's states of {count} sequences from {folder}.")
 
     own = shards[state.process_index :: state.num_processes]
     # What is not there after the first round was computed where this process cannot see it: on another machine's disk.

@@ -1,13 +1,12 @@
 """Options of [`OfflineGPOTrainer`]."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 
 from trl import DPOConfig
 from typing_extensions import override
 
+from gpm_hf.options import check_choices, choice, described
 from gpm_hf.training.masked_options import MaskedOptionsMixin
-
-LOSS_TYPES = ("gpo", "sppo", "rebel")
 
 # Options of DPO's losses that a regression of log-ratios has no place for, or that would change its reference or cut
 # the responses whose scores it regresses on.
@@ -29,6 +28,7 @@ _IGNORED = (
 )
 
 
+@described
 @dataclass(repr=False)
 class OfflineGPOConfig(MaskedOptionsMixin, DPOConfig):
     r"""
@@ -52,8 +52,11 @@ class OfflineGPOConfig(MaskedOptionsMixin, DPOConfig):
             Multiply the loss by beta^2, so that it is (beta * log-ratio - target)^2 and of the size of target^2 (for
             REBEL the published form). Without it 1/beta = 1000 gives losses of a million.
 
+        precompute_ref_log_probs (`bool`, *optional*, defaults to `True`):
+            Compute the reference's log-probabilities once, before the training, and keep no model. (TRL's default is
+            `False`.)
+
     > [!NOTE]
-    > These parameters have default values different from [`~trl.DPOConfig`]: `precompute_ref_log_probs` is `True`.
     > Rows with a sequence over `max_length` tokens are not truncated but left out, counted and said: a response's
     > score does not belong to its beginning.
 
@@ -61,33 +64,15 @@ class OfflineGPOConfig(MaskedOptionsMixin, DPOConfig):
         ValueError: for impossible values, and for any option of DPO's losses that would be ignored here.
     """
 
-    gpo_beta: float = field(
-        default=0.001,
-        metadata={"help": "The paper's beta: the log-ratio is regressed on target / beta. DPO's `beta` is not used."},
-    )
-    loss_type: str = field(
-        default="gpo",
-        metadata={
-            "help": "gpo: the target is the mean log-odds; sppo: the mean win probability minus 1/2; rebel: "
-            "differences of log-ratios on differences of mean log-odds.",
-            "choices": list(LOSS_TYPES),
-        },
-    )
-    length_normalize: bool = field(
-        default=False, metadata={"help": "Divide the log-ratio by the number of the response's tokens (LN-GPO)."}
-    )
-    rescale_loss: bool = field(
-        default=True, metadata={"help": "Multiply the loss by beta^2, to (beta * log-ratio - target)^2."}
-    )
-    precompute_ref_log_probs: bool = field(
-        default=True,
-        metadata={"help": "Compute the reference's log-probabilities once, before the training, and keep no model."},
-    )
+    gpo_beta: float = 0.001
+    loss_type: str = choice("gpo", "sppo", "rebel", default="gpo")
+    length_normalize: bool = False
+    rescale_loss: bool = True
+    precompute_ref_log_probs: bool = True
 
     @override
     def __post_init__(self):
-        if self.loss_type not in LOSS_TYPES:
-            raise ValueError(f"loss_type={self.loss_type!r} is unknown: choose one of {LOSS_TYPES}.")
+        check_choices(self)
         if not self.gpo_beta > 0:
             raise ValueError(
                 f"gpo_beta={self.gpo_beta} is not possible: targets are divided by it, so it must be positive."

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from datasets import Dataset
 from transformers import ProcessorMixin
 from trl.data_utils import get_dataset_column_names
@@ -29,8 +28,6 @@ from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.row_means import BY_LENGTH, COUNTED, RowMeansMixin, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, policy_record
-
-logger = get_logger(__name__)
 
 # At the first step the policy is the reference. What rounding in bfloat16 or another engine's kernels make of equal
 # log-probabilities stays under this, in nats per token; another temperature or other tokens do not.

@@ -1,11 +1,12 @@
 """Options of [`OnlineGPOTrainer`]."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from trl import GRPOConfig
 from typing_extensions import override
 
+from gpm_hf.options import check_choices, choice, described
 from gpm_hf.training.block_advantages import MONITORS, BlockMonitor
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
@@ -49,6 +50,7 @@ _TRLS_OF_VLLM = (
 )
 
 
+@described
 @dataclass(repr=False)
 class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
     r"""
@@ -139,10 +141,14 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
         win_rate_steps (`int`, *optional*, defaults to `20`):
             Optimizer steps between two such measurements; the last one is after the last step.
 
-    > [!NOTE]
-    > These parameters have default values different from [`~trl.GRPOConfig`]: `num_iterations` is 2, `disable_dropout`
-    > is `True` (dropout's noise would enter the square), `scale_rewards` is `"none"` (the logged advantages are
-    > s_hat).
+        > Parameters whose default values differ from those of [`~trl.GRPOConfig`]
+
+        num_iterations (`int`, *optional*, defaults to `2`):
+            Passes over a generation; more than one gradient step makes GPO a regression.
+        disable_dropout (`bool`, *optional*, defaults to `True`):
+            Whether to disable dropout in the model: its noise would enter the square.
+        scale_rewards (`str`, *optional*, defaults to `"none"`):
+            Only "none": the target is not divided by anything, and the logged advantages are s_hat.
 
     Raises:
         ValueError: for impossible values, and for any option of GRPO's loss that would be ignored here.
@@ -150,86 +156,27 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
 
     _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "preference_model_init_kwargs", "vllm_engine_kwargs"]
 
-    gpo_beta: float = field(
-        default=0.001,
-        metadata={
-            "help": "The paper's beta: the log-ratio is regressed on s_hat / beta. `beta` is TRL's KL coefficient."
-        },
-    )
-    loss_type: str = field(
-        default="gpo",
-        metadata={
-            "help": "gpo: s_hat is the mean log-odds against the group; sppo: the mean win probability minus 1/2.",
-            "choices": ["gpo", "sppo"],
-        },
-    )
-    length_normalize: bool = field(
-        default=False, metadata={"help": "Divide the log-ratio by the number of the completion's tokens (LN-GPO)."}
-    )
-    log_z: str = field(
-        default="zero",
-        metadata={
-            "help": "Logarithm of the target's normaliser: zero, or group, estimated from the group.",
-            "choices": ["zero", "group"],
-        },
-    )
-    include_self: bool = field(
-        default=True, metadata={"help": "Divide mean scores by K as the paper does, or else by K - 1."}
-    )
-    rescale_loss: bool = field(
-        default=True, metadata={"help": "Multiply the loss by beta^2, to (beta * log-ratio - s_hat)^2."}
-    )
-    opponent: str = field(
-        default="self",
-        metadata={
-            "help": "Whom responses are scored against: self (each other), reference (responses of a fixed policy: "
-            "the column opponent_responses, or sampled) or mixture (Nash-MD's geometric mixture of both).",
-            "choices": ["self", "reference", "mixture"],
-        },
-    )
-    mixture_coef: float = field(
-        default=0.5, metadata={"help": "alpha of the mixture ~ policy^(1 - alpha) * reference^alpha."}
-    )
-    num_opponent_generations: int | None = field(
-        default=None,
-        metadata={"help": "The opponent's responses to each prompt; by default num_generations, or those stored."},
-    )
-    num_iterations: int = field(
-        default=2, metadata={"help": "Passes over a generation; more than one gradient step makes GPO a regression."}
-    )
-    disable_dropout: bool = field(
-        default=True, metadata={"help": "Whether to disable dropout in the model: its noise would enter the square."}
-    )
-    scale_rewards: str = field(default="none", metadata={"help": "Only none: the target is not divided by anything."})
-    preference_model_init_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "Options of a preference model that is given by its path or as a scorer's description."},
-    )
-    preference_batch_size: int = field(
-        default=16, metadata={"help": "Sequences that the preference model encodes at once."}
-    )
-    block_advantages: bool = field(
-        default=False, metadata={"help": "Normalise each block of the preference model within the group (GPRL)."}
-    )
-    block_monitor: str = field(
-        default="log",
-        metadata={"help": "When a block runs away: log, reweigh, or stop.", "choices": list(MONITORS)},
-    )
-    block_drift_max: float = field(
-        default=0.1, metadata={"help": "Divergence in nats of the blocks' shares from those of the start."}
-    )
-    block_drift_rounds: int = field(
-        default=10, metadata={"help": "Rounds of generation over which the shares of blocks are averaged."}
-    )
-    vllm_engine_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Further arguments of the vLLM engine in the trainer's process."}
-    )
-    win_rate_prompts: int = field(
-        default=16, metadata={"help": "Prompts on which the policy is compared with the initial policy; 0 for none."}
-    )
-    win_rate_steps: int = field(
-        default=20, metadata={"help": "Optimizer steps between two comparisons with the initial policy."}
-    )
+    gpo_beta: float = 0.001
+    loss_type: str = choice("gpo", "sppo", default="gpo")
+    length_normalize: bool = False
+    log_z: str = choice("zero", "group", default="zero")
+    include_self: bool = True
+    rescale_loss: bool = True
+    opponent: str = choice("self", "reference", "mixture", default="self")
+    mixture_coef: float = 0.5
+    num_opponent_generations: int | None = None
+    preference_model_init_kwargs: dict[str, Any] | str | None = None
+    preference_batch_size: int = 16
+    block_advantages: bool = False
+    block_monitor: str = choice(*MONITORS, default="log")
+    block_drift_max: float = 0.1
+    block_drift_rounds: int = 10
+    vllm_engine_kwargs: dict[str, Any] | str | None = None
+    win_rate_prompts: int = 16
+    win_rate_steps: int = 20
+    num_iterations: int = 2
+    disable_dropout: bool = True
+    scale_rewards: str = "none"
 
     @override
     def __post_init__(self):
@@ -245,14 +192,7 @@ class OnlineGPOConfig(MaskedOptionsMixin, GRPOConfig):
             raise ValueError(
                 f"gpo_beta={self.gpo_beta} is not possible: scores are divided by it, so it must be positive."
             )
-        choices_of = {
-            "loss_type": ("gpo", "sppo"),
-            "log_z": ("zero", "group"),
-            "opponent": ("self", "reference", "mixture"),
-        }
-        for name, choices in choices_of.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {choices}.")
+        check_choices(self)
         for name, least in (("win_rate_prompts", 0), ("win_rate_steps", 1), ("preference_batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} is not possible: it must be at least {least}.")

@@ -4,7 +4,6 @@ import copy
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
-from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from trl import DPOTrainer
@@ -14,6 +13,7 @@ from typing_extensions import override
 
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.identity import tied_to_versions
+from gpm_hf.news import get_logger
 from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.sampled_rows import check_rendering, check_row_ids, has_sampled_ids
 from gpm_hf.training.saving import OneModelMixin

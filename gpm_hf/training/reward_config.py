@@ -1,13 +1,15 @@
 """Options of [`GPMRewardTrainer`]."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl import RewardConfig
 from typing_extensions import override
 
+from gpm_hf.options import check_choices, choice, described
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
 
+@described
 @dataclass(repr=False)
 class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
     r"""
@@ -77,103 +79,28 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
     > `center_rewards_coefficient` is refused: the log-odds of a pair do not have an offset that could drift.
     """
 
-    embedding_dim: int | None = field(
-        default=None,
-        metadata={"help": "Dimension of the embeddings, an even number; 1 is Bradley-Terry. None means 6."},
-    )
-    scale_gate: bool | None = field(
-        default=None,
-        metadata={"help": "Whether the prompt scales the embedding's blocks. None means True from dimension 2."},
-    )
-    normalize_embeddings: bool | None = field(
-        default=None,
-        metadata={"help": "Whether embeddings have unit L2 norm. None means True from dimension 2."},
-    )
-    tau: float | None = field(
-        default=None, metadata={"help": "Temperature that raw scores are divided by. None means 0.1."}
-    )
-    gate_activation: str | None = field(
-        default=None,
-        metadata={
-            "help": "Activation of the scale gate. None means softmax.",
-            "choices": ["softmax", "softplus"],
-        },
-    )
-    prompt_format: str | None = field(
-        default=None,
-        metadata={
-            "help": "How chats become token ids: clean, or reference (as the paper's authors did). None means clean.",
-            "choices": ["clean", "reference"],
-        },
-    )
-    template_date: str | None = field(
-        default=None,
-        metadata={
-            "help": 'The date ("YYYY-MM-DD") that chat templates write which ask for today\'s. None means 2024-07-26.'
-        },
-    )
-    reward_head: bool | None = field(
-        default=None,
-        metadata={"help": "Whether the scores have a scalar reward besides the embeddings. None means False."},
-    )
-    loss_type: str = field(
-        default="cross_entropy",
-        metadata={
-            "help": "Cross entropy with hard or soft labels, or regression to the column `target_score` (log-odds).",
-            "choices": ["cross_entropy", "regression"],
-        },
-    )
-    train_heads_only: bool = field(
-        default=False,
-        metadata={"help": "Freeze the backbone, compute its states once, keep them on disk, train only the heads."},
-    )
-    head_initialization: str | None = field(
-        default=None,
-        metadata={
-            "help": "With train_heads_only: start the embedding head from the data (spectral), or as it is (random). "
-            "None means spectral for a new head of 2 dimensions or more.",
-            "choices": ["spectral", "random"],
-        },
-    )
-    head_states_batch_size: int = field(
-        default=16, metadata={"help": "Sequences encoded at once when the states for `train_heads_only` are computed."}
-    )
-    packing: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Whether a prompt passes the backbone once for both responses: the same gradients for less. None "
-            "means where that is faster."
-        },
-    )
-
-    group_pairs: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Whether training pairs of one prompt become groups, each distinct response encoded once. None "
-            "means where responses come in several pairs."
-        },
-    )
-    pair_weight: str = field(
-        default="pair",
-        metadata={
-            "help": "Mean over all pairs, or over each prompt's pairs first (prompt).",
-            "choices": ["pair", "prompt"],
-        },
-    )
-    max_tokens_per_batch: int | None = field(
-        default=None,
-        metadata={"help": "The most tokens of a training batch that pass the backbone, padding included."},
-    )
-    rating_margin: float = field(
-        default=0.0,
-        metadata={"help": "Of groups with `ratings`: log-odds of margin for each unit by which two ratings differ."},
-    )
+    embedding_dim: int | None = None
+    scale_gate: bool | None = None
+    normalize_embeddings: bool | None = None
+    tau: float | None = None
+    gate_activation: str | None = choice("softmax", "softplus", default=None)
+    prompt_format: str | None = choice("clean", "reference", default=None)
+    template_date: str | None = None
+    reward_head: bool | None = None
+    loss_type: str = choice("cross_entropy", "regression", default="cross_entropy")
+    train_heads_only: bool = False
+    head_initialization: str | None = choice("spectral", "random", default=None)
+    head_states_batch_size: int = 16
+    packing: bool | None = None
+    group_pairs: bool | None = None
+    pair_weight: str = choice("pair", "prompt", default="pair")
+    max_tokens_per_batch: int | None = None
+    rating_margin: float = 0.0
 
     @override
     def __post_init__(self):
         super().__post_init__()
-        if self.pair_weight not in ("pair", "prompt"):
-            raise ValueError(f'pair_weight={self.pair_weight!r} is unknown: choose "pair" or "prompt".')
+        check_choices(self)
         if self.pair_weight == "prompt" and self.group_pairs is False:
             raise ValueError('pair_weight="prompt" weighs groups: leave `group_pairs` unset.')
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
@@ -182,12 +109,6 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
             raise ValueError(
                 f"max_tokens_per_batch makes the batches, and so does train_sampling_strategy="
                 f"{self.train_sampling_strategy!r}: keep one of them."
-            )
-        if self.loss_type not in ("cross_entropy", "regression"):
-            raise ValueError(f'loss_type={self.loss_type!r} is unknown: choose "cross_entropy" or "regression".')
-        if self.head_initialization not in (None, "spectral", "random"):
-            raise ValueError(
-                f'head_initialization={self.head_initialization!r} is unknown: choose "spectral" or "random".'
             )
         if self.head_initialization == "spectral" and not self.train_heads_only:
             raise ValueError('head_initialization="spectral" reads stored states: it needs train_heads_only=True.')

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 from trl.data_utils import get_dataset_column_names
@@ -13,6 +12,7 @@ from gpm_hf.data.judged_groups import is_grouped
 from gpm_hf.data.preference import TOKEN_COLUMNS, check_columns
 from gpm_hf.data.preference_rows import IDENTICAL, LEGACY_COLUMNS, preparation_version, prepare_row
 from gpm_hf.modeling import GPMConfig
+from gpm_hf.news import get_logger
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_groups import prepare_groups
 from gpm_hf.training.row_means import BY_LENGTH

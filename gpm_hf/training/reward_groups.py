@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.utils import global_then_local_main_first
@@ -21,6 +20,7 @@ from gpm_hf.data.group_rows import (
 )
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
 from gpm_hf.modeling import GPMConfig
+from gpm_hf.news import get_logger
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.row_means import BY_LENGTH
 
@@ -115,7 +115,7 @@ def group_pairs(dataset: Dataset, args: GPMRewardConfig, shares_prompt: bool, un
     if asked is None and (responses > _WORTH * 2 * len(dataset) or after > _WORTH * before):
         return dataset
     size = args.per_device_train_batch_size
-    logger.warning(
+    logger.info(
         f"{len(dataset)} {name} pairs become {len(members)} groups with {responses} distinct responses: {after} "
         f"tokens pass the backbone in an epoch, {before} one by one. A batch is {size} groups now, "
         f"{size * len(dataset) / len(members):.1f} pairs in the mean; group_pairs=False keeps pairs."
@@ -201,7 +201,7 @@ def cut_groups(
     with global_then_local_main_first():
         cut = dataset.map(parts, batched=True, batch_size=1, desc=f"Cutting {name} groups")
     if len(cut) > len(dataset):
-        logger.warning(
+        logger.info(
             f"{len(dataset)} {name} groups are cut into {len(cut)} parts of at most "
             f"max_tokens_per_batch={most_tokens} tokens, which keep every pair."
         )

@@ -8,7 +8,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase, set_seed
@@ -31,6 +30,7 @@ from gpm_hf.modeling import (
     packing_obstacle,
     pair_scores,
 )
+from gpm_hf.news import get_logger
 from gpm_hf.scoring.preference_model import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.group_batches import pair_weights, rows_in, take_pairs
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
@@ -262,7 +262,7 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
         )
         weight.data.copy_(new)
         told = ", ".join(f"{strength:.3g}" for strength in strengths.tolist())
-        logger.warning(f"The embedding head starts in the planes in which the preferences turn: strengths {told}.")
+        logger.info(f"The embedding head starts in the planes in which the preferences turn: strengths {told}.")
 
     @staticmethod
     def _model_options(args: GPMRewardConfig, quantization_config: Any) -> dict[str, Any]:

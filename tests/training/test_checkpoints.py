@@ -93,6 +93,7 @@ def test_a_mean_goes_on(values):
 
 
 def test_an_incomplete_checkpoint_is_passed_over_in_words(tmp_path, caplog):
+    caplog.set_level("INFO", "gpm_hf")
     trainer = reward(tmp_path)
     trainer.train()
     (last, whole) = (tmp_path / "checkpoint-4", tmp_path / "checkpoint-2")

@@ -276,6 +276,7 @@ def test_accumulated_groups_of_unequal_size_weigh_by_their_pairs(tmp_path, doubl
 
 
 def test_pairs_of_a_prompt_become_a_group(tmp_path, double, caplog):
+    caplog.set_level("INFO", "gpm_hf")
     rows = pairs_of([RAGGED[3], RAGGED[1], RAGGED[3] | {"ratings": [1, 2, 3, 4, 5, 6, 7]}])
     trainer = make_trainer(tmp_path, build_gpm(embedding_dim=4), rows, per_device_train_batch_size=2)
     assert "38 train pairs become 2 groups with 10 distinct responses" in caplog.text
