@@ -122,35 +122,10 @@ def encode_responses(
     Raises:
         ValueError: what cannot be encoded, without the row's name.
     """
-    prompt, responses = _split(prompt, responses, needs_prompt)
-    return encode_group(tokenizer, prompt, responses, prompt_format, template_date)
-
-
-def split_preference(row: Mapping[str, Any], needs_prompt: bool = True) -> tuple[Any, Any, Any]:
-    """
-    Prompt, chosen and rejected response of a preference row, as they are encoded: the reading that training and
-    scoring share.
-
-    Args:
-        row: `chosen`, `rejected` and optionally `prompt`, each a string or chat messages.
-        needs_prompt: whether the model has a scale gate.
-
-    Returns:
-        The prompt, `None` where the responses contain it and a model without a gate reads them whole; then the two
-        responses, without the prompt where it is given.
-
-    Raises:
-        ValueError: a row without the prompt that the gate reads, or with a prompt that would be encoded twice.
-    """
-    prompt, (chosen, rejected) = _split(row.get("prompt"), [row["chosen"], row["rejected"]], needs_prompt)
-    return prompt, chosen, rejected
-
-
-def _split(prompt: Any, responses: Sequence[Any], needs_prompt: bool) -> tuple[Any, list[Any]]:
     group = read_group(prompt, list(responses))
     if group.prompt is None and needs_prompt:
         raise ValueError(
             f"The scale gate reads the prompt, and here there is none: {group.why_no_prompt}. Add a `prompt` column "
             "(`--columns prompt=COLUMN` where it has another name), or filter such rows out of the data set."
         )
-    return group.prompt, group.responses
+    return encode_group(tokenizer, group.prompt, group.responses, prompt_format, template_date)

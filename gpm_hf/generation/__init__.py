@@ -2,7 +2,6 @@
 
 from .engine_check import PolicyReading, read_policy
 from .engine_options import read_engine_options
-from .log_probs import response_log_probs, token_log_probs
 from .prompts import check_prompts, encode_prompt, prompt_messages, read_prompts
 from .sampled_group import SampledGroup
 from .sampling import PolicySampler, Sampler, SamplingOptions, shard_seed
@@ -25,7 +24,5 @@ __all__ = [
     "read_engine_options",
     "read_policy",
     "read_prompts",
-    "response_log_probs",
     "shard_seed",
-    "token_log_probs",
 ]

@@ -11,7 +11,7 @@ from .multiplicative_weights import (
 )
 from .selection import ranking, select
 from .self_play import SelfPlayRate, best_step, gap_bound, random_games, self_play_rate
-from .winners import condorcet_winner, copeland, mean_score_ranking, smith_set
+from .winners import condorcet_winner, copeland, smith_set
 
 __all__ = [
     "ApproximateEquilibrium",
@@ -28,7 +28,6 @@ __all__ = [
     "find_cycles",
     "gap_bound",
     "is_transitive",
-    "mean_score_ranking",
     "minimal_dimension",
     "multiplicative_weights",
     "optimistic_multiplicative_weights",

@@ -15,7 +15,8 @@ def ranking(scores, rule: str = "mean"):
     """
     Responses from best to worst by a rule. Equals under the rule are ordered by mean log-odds, then by index.
 
-    - `"mean"`: mean log-odds against all (`mean_score_ranking`).
+    - `"mean"`: mean log-odds against all, s_hat of equation 5.2; also the order of the rating that fits best,
+      `decompose(S).rating`, and Borda's with log-odds as points.
     - `"von_neumann"`: probability in the von Neumann winner. Needs SciPy and some milliseconds a matrix.
     - `"copeland"`: duels won minus duels lost.
     - `"smith"`: the Smith set before all others.

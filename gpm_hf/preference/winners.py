@@ -58,24 +58,6 @@ def copeland(scores, min_score: float = 0.0):
     return like(net_wins(beats(read_scores(scores), min_score)), scores)
 
 
-def mean_score_ranking(scores):
-    """
-    Responses from best to worst by mean log-odds against all (the paper's s_hat, equation 5.2); equals keep their
-    order. It is also the order of the rating that fits best, `decompose(S).rating`, and Borda's with log-odds as
-    points.
-
-    Args:
-        scores: log-odds of shape (..., n, n), NumPy or torch.
-
-    Returns:
-        Indices of shape (..., n).
-
-    Raises:
-        ValueError: a matrix that is not skew-symmetric or not finite.
-    """
-    return like(np.argsort(-read_scores(scores).mean(-1), axis=-1, kind="stable"), scores)
-
-
 def net_wins(wins: np.ndarray) -> np.ndarray:
     """Wins minus losses, shape (..., n), of a relation of shape (..., n, n)."""
     return wins.sum(-1) - wins.sum(-2)

@@ -89,7 +89,7 @@ def test_the_best_of_n_keeps_what_was_sampled(capsys, folder, backbone_folder, t
     from transformers import AutoModelForCausalLM
 
     from gpm_hf.data.policy_data import all_responses
-    from gpm_hf.generation import token_log_probs
+    from tests.generation.log_probs import token_log_probs
 
     data = prompts_file(tmp_path, [{"prompt": "One?"}, {"prompt": "Two?"}])
     command = ["best-of-n", backbone_folder, "--scorer", f"gpm:{folder}", "--n", 3, *ON_CPU, "--input", data]

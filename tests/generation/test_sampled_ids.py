@@ -13,11 +13,10 @@ from gpm_hf.generation import (
     PolicySampler,
     SamplingOptions,
     encode_prompt,
-    response_log_probs,
-    token_log_probs,
 )
 from gpm_hf.generation.sampled_group import response_text
 from tests.conftest import build_tokenizer
+from tests.generation.log_probs import token_log_probs
 from tests.generation.templates import (
     TEMPLATES,
     chat_template,
@@ -255,8 +254,6 @@ def test_texts_of_others_that_are_rendered_otherwise_are_refused(tmp_path, name,
     plain = {"prompt": "Where?", "responses": ["Paris.", "Red."], "scores": [[0.0, 1.0], [-1.0, 0.0]]}
     with pytest.raises(ValueError, match=rf"Row 0: the chat template {fault}.*`chosen`.*response_ids"):
         make_trainer(tmp_path, selection([plain]), template_policy(tokenizer), tokenizer)
-    with pytest.raises(ValueError, match=rf"Prompt 0, response 0: the chat template {fault}"):
-        response_log_probs(template_policy(tokenizer), tokenizer, ["Where?"], [["Paris."]])
 
 
 def test_ids_are_checked(tmp_path):

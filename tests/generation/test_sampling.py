@@ -16,7 +16,6 @@ from gpm_hf.generation import (
     read_engine_options,
     read_policy,
     read_prompts,
-    response_log_probs,
     shard_seed,
 )
 from tests.conftest import build_tokenizer
@@ -88,19 +87,6 @@ def test_the_template_alone_writes_bos():
     ids = encode_prompt(tokenizer, "Red?")
     assert ids.count(tokenizer.bos_token_id) == 1
     assert tokenizer.decode(ids) == "<bos><|im_start|>user\nRed?<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_log_probs_are_those_of_single_sequences():
-    policy, tokenizer = build_policy(), build_tokenizer()
-    groups = [["Paris.", "I do not know, and bread is red."], ["short"]]
-    found = response_log_probs(policy, tokenizer, PROMPTS[1:], groups, batch_size=2)
-    for prompt, group, values in zip(PROMPTS[1:], groups, found):
-        before = encode_prompt(tokenizer, prompt)
-        for text, value in zip(group, values):
-            tail = tokenizer(f"{text}<|im_end|>\n", add_special_tokens=False)["input_ids"]
-            logits = policy(torch.tensor([before + tail])).logits[0, len(before) - 1 : -1].detach()
-            expected = sum(float(row.log_softmax(-1)[token]) for row, token in zip(logits, tail))
-            assert value == pytest.approx(expected, abs=1e-4)
 
 
 def test_seeds_differ_by_place():

@@ -8,8 +8,9 @@ import transformers
 from packaging.version import Version
 from transformers import GenerationConfig
 
-from gpm_hf.generation import SamplingRoad, encode_prompt, find_sampling_road, token_log_probs
+from gpm_hf.generation import SamplingRoad, encode_prompt, find_sampling_road
 from tests.conftest import build_tokenizer
+from tests.generation.log_probs import token_log_probs
 from tests.generation.policies import KINDS, build, greedy, logits
 from tests.generation.test_sampling import PROMPTS, sampler
 from tests.training.online import build_policy

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from gpm_hf.generation import SamplingOptions, VLLMSampler, encode_prompt, read_policy, token_log_probs
+from gpm_hf.generation import SamplingOptions, VLLMSampler, encode_prompt, read_policy
 from tests.cli.conftest import ask
+from tests.generation.log_probs import token_log_probs
 from tests.generation.templates import TEMPLATES, template_policy, template_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]

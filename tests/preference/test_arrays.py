@@ -19,7 +19,6 @@ FUNCTIONS = {
     "embedding_errors": (),
     "find_cycles": (),
     "is_transitive": (),
-    "mean_score_ranking": (),
     "minimal_dimension": (),
     "multiplicative_weights": (3, 0.5),
     "optimistic_multiplicative_weights": (),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 
-from gpm_hf.preference import condorcet_winner, copeland, mean_score_ranking, smith_set
+from gpm_hf.preference import condorcet_winner, copeland, ranking, smith_set
 
 from .games import ORDER, ROCK_PAPER_SCISSORS, TIE, WEIGHTED_RING, WITH_DOMINANT, WITH_DOMINATED, matrices, skew
 
@@ -38,14 +38,14 @@ def test_the_named_games():
         assert condorcet_winner(game) == winner
         assert np.flatnonzero(smith_set(game)).tolist() == members
         assert copeland(game).tolist() == scores
-        assert mean_score_ranking(game).tolist() == order
+        assert ranking(game).tolist() == order
 
 
 def test_mean_scores_and_duels_can_disagree():
     """0 wins both duels narrowly; 1 beats 2 by far."""
     narrow = skew({(0, 1): 0.1, (0, 2): 0.1, (1, 2): 5}, 3)
     assert condorcet_winner(narrow) == 0
-    assert mean_score_ranking(narrow).tolist() == [1, 0, 2]
+    assert ranking(narrow).tolist() == [1, 0, 2]
 
 
 def test_a_tie_enlarges_the_smith_set():
@@ -73,7 +73,7 @@ def test_definitions(matrix):
     assert copeland(matrix).tolist() == scores
     if size <= 9:
         assert set(np.flatnonzero(smith_set(matrix)).tolist()) == smith_by_definition(matrix)
-    order = mean_score_ranking(matrix)
+    order = ranking(matrix)
     assert sorted(order.tolist()) == list(range(size))
     means = matrix.sum(1)[order] / size
     assert (np.diff(means) <= 1e-12 * (1 + np.abs(matrix).max())).all()
@@ -82,7 +82,7 @@ def test_definitions(matrix):
 def test_batches():
     half = np.triu(np.random.default_rng(0).integers(-1, 2, (4, 50, 5, 5)), 1)
     games = half - half.swapaxes(-1, -2)
-    for function in (condorcet_winner, smith_set, copeland, mean_score_ranking):
+    for function in (condorcet_winner, smith_set, copeland, ranking):
         together = function(games)
         assert (function(torch.tensor(games)).numpy() == together).all()
         for place in np.ndindex(4, 50):

@@ -58,7 +58,6 @@ SUBSETS = {
 }
 SUBSETS["math-prm"] = Subset("Reasoning", weight=984, rows=447)
 SECTIONS = ("Chat", "Chat Hard", "Safety", "Reasoning")
-PRIOR_SETS = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 
 
 def check_subsets(names: Mapping | list) -> None:
@@ -133,26 +132,3 @@ def paper_average(sections: Mapping[str, float]) -> float:
     if missing:
         raise ValueError(f"The average is of four sections, and {missing} are missing.")
     return sum(sections[name] for name in SECTIONS) / len(SECTIONS)
-
-
-def leaderboard_average(sections: Mapping[str, float], prior_sets: Mapping[str, float] | None = None) -> float:
-    """
-    The average of RewardBench's leaderboard (`analysis/get_benchmark_results.py` of allenai/reward-bench): each
-    section counts 1, and the prior sets 1/2, where a model was run on them: the plain mean of its accuracies on the
-    test sets anthropic_helpful, anthropic_hhh, shp and summarize. Without them it is [`paper_average`], as there.
-
-    Args:
-        sections: by section, from 0 to 1.
-        prior_sets: accuracies on all four sets.
-
-    Raises:
-        ValueError: a section or prior set is missing.
-    """
-    average = paper_average(sections)
-    if prior_sets is None:
-        return average
-    missing = [name for name in PRIOR_SETS if name not in prior_sets]
-    if missing:
-        raise ValueError(f"The prior sets are {list(PRIOR_SETS)}, and {missing} are missing.")
-    prior = sum(prior_sets[name] for name in PRIOR_SETS) / len(PRIOR_SETS)
-    return (len(SECTIONS) * average + 0.5 * prior) / (len(SECTIONS) + 0.5)

@@ -71,10 +71,6 @@ class Intransitivity:
         """Mean over prompts of the size of the cyclic part, log-odds."""
         return float(np.mean([one.cyclic_size for one in self.prompts]))
 
-    def most_cyclic(self, limit: int = 10) -> list[PromptIntransitivity]:
-        """The prompts with the largest cyclic part."""
-        return sorted(self.prompts, key=lambda one: -one.cyclic_size)[:limit]
-
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without the prompts' texts."""
         names = ("cyclic_triples", "prompts_with_cycles", "cyclic_share", "cyclic_size", "asymmetry", "forward_passes")

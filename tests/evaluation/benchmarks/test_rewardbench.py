@@ -9,7 +9,6 @@ from gpm_hf.data.pair_files import read_pairs
 from gpm_hf.evaluation.benchmarks.rewardbench import evaluate_rewardbench, rewardbench_table
 from gpm_hf.evaluation.benchmarks.rewardbench_sections import (
     SUBSETS,
-    leaderboard_average,
     missing_subsets,
     paper_average,
     section_scores,
@@ -33,9 +32,6 @@ def test_sections_by_hand():
     )
     average = (344 / 358 + 419 / 456 + 638 / 740 + 0.5) / 4
     assert paper_average(sections) == pytest.approx(average, abs=1e-12)
-    assert leaderboard_average(sections) == paper_average(sections)
-    prior = {"anthropic_helpful": 0.5, "anthropic_hhh": 0.7, "shp": 0.2, "summarize": 0.6}
-    assert leaderboard_average(sections, prior) == pytest.approx((2 * 4 * average + 0.5) / 9, abs=1e-12)
 
 
 def test_published_counts_of_right_answers(shared):
@@ -76,8 +72,6 @@ def test_unknown_and_missing_subsets():
         paper_average(section_scores(some, partial=True))
     with pytest.raises(ValueError, match=r"accuracy of hep-go is 93\.3"):
         section_scores(PERFECT | {"hep-go": 93.3})
-    with pytest.raises(ValueError, match="'shp', 'summarize'"):
-        leaderboard_average(section_scores(PERFECT), {"anthropic_helpful": 1, "anthropic_hhh": 1})
     with pytest.raises(ValueError, match="no subset"):
         section_scores({}, partial=True)
 
