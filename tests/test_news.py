@@ -42,7 +42,7 @@ get_logger("gpm_hf.training").info("two processes: %d", state.num_processes)
 def test_a_command_tells_news_and_the_library_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     finished = subprocess.run(
-        [sys.executable, "-c", TRAINS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", TRAINS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     library, command = finished.stderr.split("--- a command")
@@ -57,7 +57,7 @@ def test_one_of_two_processes_speaks(tmp_path):
     (tmp_path / "says.py").write_text(SAYS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     finished = subprocess.run(
-        [*command, str(tmp_path / "says.py")], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [*command, str(tmp_path / "says.py")], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     said = [line for line in finished.stderr.splitlines() if "two processes" in line]
