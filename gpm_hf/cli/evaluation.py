@@ -95,5 +95,4 @@ def _draw_cycles(path: str, rows: Any, model: Any, tokenizer: Any, at_most: int 
         blocks = model.config.embedding_dim // 2
         own_scales = None if scales is None else scales[:blocks]
         panels.append(CyclePanel(prompt, embeddings[:, : 2 * blocks], own_scales, scores))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     plot_cycles(path, panels)

@@ -86,12 +86,10 @@ def _read(options: argparse.Namespace, scorers: list["Scorer"]) -> tuple[list[di
 
 def _card_numbers(result: "RewardBench2Result") -> dict[str, Any]:
     """For a card: shares by subset with their intervals, Ties, and the average of the whole benchmark."""
-    from gpm_hf.evaluation.statistics.bootstrap import interval_list
-
     found: dict[str, Any] = {"rule": result.rule}
     for subset, (accuracy, interval, _) in result.accuracies.items():
         key = f"{subset.lower().replace(' ', '_')}_accuracy"
-        found |= {key: accuracy, f"{key}_interval": interval_list(interval)}
+        found |= {key: accuracy, f"{key}_interval": interval}
     if result.ties is not None and result.ties.score is not None:
         found["ties_score"] = result.ties.score
     if result.average is not None:

@@ -70,17 +70,15 @@ def _rewardbench(options: argparse.Namespace) -> None:
 
 def _section_numbers(result: "RewardBenchResult") -> dict[str, Any]:
     """For a card. Only whole sections have the benchmark's numbers."""
-    from gpm_hf.evaluation.statistics.bootstrap import interval_list
-
-    found: dict[str, Any] = {"accuracy_interval": interval_list(result.pairs.total.interval)}
+    found: dict[str, Any] = {"accuracy_interval": result.pairs.total.interval}
     for name, section in result.sections.items():
         if section.is_whole:
             key = f"{name.lower().replace(' ', '_')}_accuracy"
-            found |= {key: section.accuracy, f"{key}_interval": interval_list(section.interval)}
+            found |= {key: section.accuracy, f"{key}_interval": section.interval}
     if result.average is not None:
         found |= {
             "average_accuracy": result.average,
-            "average_accuracy_interval": interval_list(result.average_interval),
+            "average_accuracy_interval": result.average_interval,
         }
     return found
 

@@ -1,7 +1,6 @@
 """`gpm-hf self-play`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from gpm_hf.cli.outputs import writes
@@ -33,7 +32,6 @@ def _self_play(options: argparse.Namespace) -> None:
     if options.picture:
         from gpm_hf.evaluation.plots.preference_plots import plot_self_play
 
-        Path(options.picture).parent.mkdir(parents=True, exist_ok=True)
         plot_self_play(options.picture, {f"{size} responses": rate for size, rate in rates.items()})
     if options.format == "json":
         for size, rate in rates.items():

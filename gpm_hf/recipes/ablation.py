@@ -6,14 +6,16 @@ judged on topics that were not in training.
 
 import csv
 from collections.abc import Sequence
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers.utils import logging
 
 from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
 from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts, evaluate_pairs
+from gpm_hf.evaluation.plots.canvas import error_bars, picture
 from gpm_hf.evaluation.statistics.bootstrap import interval_text
 from gpm_hf.evaluation.statistics.calibration import calibration_report
 from gpm_hf.files import written_whole
@@ -218,45 +220,36 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Accuracy by dimension, a line for each combination of gate, norm and reward, with 95% intervals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     by_variant = {variant: found.pooled for variant, found in _by_variant(rows).items()}
     reward = by_variant.pop(BRADLEY_TERRY)
     parts = list(dict.fromkeys(variant.parts for variant in by_variant))
     dimensions = sorted({variant.embedding_dim for variant in by_variant})
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharex=True, sharey=True)
-    for axis, of in zip(axes, ("pairs", "cycles")):
-        for place, part in enumerate(parts):
-            line = sorted((variant.embedding_dim, one) for variant, one in by_variant.items() if variant.parts == part)
-            # Beside each other, so that no interval hides another.
-            shift = 0.14 * (place - (len(parts) - 1) / 2)
-            values, bars = _points([one for _, one in line], of)
-            axis.errorbar([dim + shift for dim, _ in line], values, bars, marker="o", capsize=3, label=part)
-        value, bars = _points([reward], of)
-        axis.axhline(value[0], color="0.3", label="Bradley-Terry")
-        if isfinite(bars[0][0]):
-            axis.axhspan(value[0] - bars[0][0], value[0] + bars[1][0], color="0.3", alpha=0.15)
-        ceiling = reward.scalar_ceiling if of == "pairs" else 0.0
-        axis.axhline(ceiling, color="0.5", linestyle="--", label="ceiling of any scalar reward")
-        axis.set_title("pairs right" if of == "pairs" else "whole cycles right")
-        axis.set_xlabel("embedding dimension")
-        axis.set_xticks(dimensions)
-        axis.set_ylim(-0.03, 1.03)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("share, with 95% interval over prompts")
-    axes[0].legend(loc="lower right", fontsize=8)
-    with written_whole(path, "wb") as file:
-        figure.savefig(file, dpi=120, format="png")
-    pyplot.close(figure)
+    with picture(path, (11, 4.6), columns=2, sharex=True, sharey=True) as (_, axes):
+        for axis, of in zip(axes, ("pairs", "cycles")):
+            for place, part in enumerate(parts):
+                line = sorted(
+                    (variant.embedding_dim, one) for variant, one in by_variant.items() if variant.parts == part
+                )
+                # Beside each other, so that no interval hides another.
+                shift = 0.14 * (place - (len(parts) - 1) / 2)
+                values, bars = _points([one for _, one in line], of)
+                axis.errorbar([dim + shift for dim, _ in line], values, bars, marker="o", capsize=3, label=part)
+            value, bars = _points([reward], of)
+            axis.axhline(value[0], color="0.3", label="Bradley-Terry")
+            if isfinite(bars[0, 0]):
+                axis.axhspan(value[0] - bars[0, 0], value[0] + bars[1, 0], color="0.3", alpha=0.15)
+            ceiling = reward.scalar_ceiling if of == "pairs" else 0.0
+            axis.axhline(ceiling, color="0.5", linestyle="--", label="ceiling of any scalar reward")
+            axis.set_title("pairs right" if of == "pairs" else "whole cycles right")
+            axis.set_xlabel("embedding dimension")
+            axis.set_xticks(dimensions)
+            axis.set_ylim(-0.03, 1.03)
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("share, with 95% interval over prompts")
+        axes[0].legend(loc="lower right", fontsize=8)
 
 
-def _points(results: Sequence[CyclicResult], of: str) -> tuple[list[float], list[list[float]]]:
-    """Shares, and the distances of their intervals' ends (NaN without); rounding may put an end beyond the share."""
-    shares = [float(one.pair_accuracy if of == "pairs" else one.cycle_accuracy or 0.0) for one in results]
-    ends = [one.interval(of) or (nan, nan) for one in results]
-    below = [max(share - low, 0.0) for share, (low, _) in zip(shares, ends)]
-    above = [max(high - share, 0.0) for share, (_, high) in zip(shares, ends)]
-    return shares, [below, above]
+def _points(results: Sequence[CyclicResult], of: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shares, and the bars of their intervals."""
+    shares = np.array([float(one.pair_accuracy if of == "pairs" else one.cycle_accuracy or 0.0) for one in results])
+    return shares, error_bars(shares, [one.interval(of) for one in results])

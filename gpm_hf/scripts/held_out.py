@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from gpm_hf.data.preference_rows import IDENTICAL
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
 from gpm_hf.training import GPMRewardTrainer
 from gpm_hf.training.head_states import PROMPT_KEY
 
@@ -35,8 +35,12 @@ class HeldOut(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """For a card and for JSON."""
-        interval = interval_list(self.interval)
-        return {"accuracy": self.accuracy, "accuracy_interval": interval, "pairs": self.pairs, "prompts": self.prompts}
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval": self.interval,
+            "pairs": self.pairs,
+            "prompts": self.prompts,
+        }
 
 
 def evaluate_held_out(trainer: GPMRewardTrainer) -> HeldOut | None:

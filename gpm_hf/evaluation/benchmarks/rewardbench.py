@@ -14,7 +14,7 @@ from gpm_hf.evaluation.benchmarks.rewardbench_sections import (
     section_scores,
 )
 from gpm_hf.evaluation.reports.pairs import PairResult, score_pairs
-from gpm_hf.evaluation.statistics.bootstrap import interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import interval_text
 from gpm_hf.evaluation.statistics.stratified_bootstrap import Stratum, stratified_interval
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
@@ -115,12 +115,11 @@ class RewardBenchResult:
             "benchmark": "RewardBench",
             **self.pairs.to_dict(),
             "sections": {
-                name: {**section._asdict(), "interval": interval_list(section.interval), "is_whole": section.is_whole}
-                for name, section in self.sections.items()
+                name: {**section._asdict(), "is_whole": section.is_whole} for name, section in self.sections.items()
             },
             "is_whole": self.is_whole,
             "average": self.average,
-            "average_interval": interval_list(self.average_interval),
+            "average_interval": self.average_interval,
         }
 
 

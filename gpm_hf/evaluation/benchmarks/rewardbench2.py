@@ -12,7 +12,7 @@ from gpm_hf.data.best_of_files import TIES
 from gpm_hf.evaluation.benchmarks.ties import TiesResult, ties_result
 from gpm_hf.evaluation.reports.best_of_n_regret import RULES, best_of_n_regret, choice
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
 
@@ -104,7 +104,7 @@ class RewardBench2Result:
             "rule": self.rule,
             "rows": len(self.rows),
             "subsets": {
-                subset: {"accuracy": accuracy, "interval": interval_list(interval), "rows": rows}
+                subset: {"accuracy": accuracy, "interval": interval, "rows": rows}
                 for subset, (accuracy, interval, rows) in self.accuracies.items()
             },
             "ties": None if self.ties is None else self.ties.to_dict(),

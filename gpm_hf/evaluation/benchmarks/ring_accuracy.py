@@ -12,7 +12,7 @@ import torch
 
 from gpm_hf.data.judged_groups import ring_of
 from gpm_hf.data.rings import ring_edges
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
 from gpm_hf.tables import markdown_table
 
 # More responses in one knot of cycles than this take too long for an exact ceiling.
@@ -101,8 +101,8 @@ class CyclicResult:
         shares = ("pair_accuracy", "cycle_accuracy", "scalar_ceiling", "skew_error")
         found: dict[str, Any] = {name: getattr(self, name) for name in (*names, *shares)}
         found["prompts"] = len(self.prompts)
-        found["pair_accuracy_interval"] = interval_list(self.interval("pairs"))
-        found["cycle_accuracy_interval"] = interval_list(self.interval("cycles")) if self.cycles else None
+        found["pair_accuracy_interval"] = self.interval("pairs")
+        found["cycle_accuracy_interval"] = self.interval("cycles") if self.cycles else None
         return found
 
 

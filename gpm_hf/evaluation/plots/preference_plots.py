@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from gpm_hf.evaluation.plots.canvas import picture
 from gpm_hf.preference import SelfPlayRate
 
 
@@ -39,63 +40,55 @@ def plot_preference_plane(
     Raises:
         ValueError: Bradley-Terry rewards, which lie on a line.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     if embeddings.shape[-1] < 2:
         raise ValueError("Bradley-Terry rewards have one dimension: there is no plane to draw.")
     points, block, weights = _strongest_plane(embeddings, scales)
     matrix = scores.detach().cpu().numpy().astype(float)
     names = [textwrap.shorten(name, 24, placeholder="...") for name in names]
 
-    figure, (plane, heat) = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained")
-    figure.suptitle(textwrap.shorten(title, 100, placeholder="..."))
-    radius = max(float(np.abs(points).max()), 1e-6)
-    colors = [pyplot.get_cmap("tab10")(index % 10) for index in range(len(points))]
-    for i, j in zip(*np.nonzero(matrix > 0)):
-        # Two points may coincide; an arrow needs a length.
-        if np.linalg.norm(points[j] - points[i]) > 1e-3 * radius:
+    with picture(path, (11, 5), columns=2, title=title) as (figure, (plane, heat)):
+        radius = max(float(np.abs(points).max()), 1e-6)
+        colors = [f"C{index % 10}" for index in range(len(points))]
+        for i, j in zip(*np.nonzero(matrix > 0)):
+            # Two points may coincide; an arrow needs a length.
+            if np.linalg.norm(points[j] - points[i]) > 1e-3 * radius:
+                plane.annotate(
+                    "",
+                    xy=points[j],
+                    xytext=points[i],
+                    arrowprops={"arrowstyle": "-|>", "color": "0.6", "shrinkA": 9, "shrinkB": 9, "lw": 1.2},
+                )
+        for point, name, color in zip(points, names, colors):
+            plane.scatter(*point, s=110, color=color, zorder=3)
+            # Outwards from the origin, where no arrow runs.
+            direction = point / max(float(np.linalg.norm(point)), 1e-6)
             plane.annotate(
-                "",
-                xy=points[j],
-                xytext=points[i],
-                arrowprops={"arrowstyle": "-|>", "color": "0.6", "shrinkA": 9, "shrinkB": 9, "lw": 1.2},
+                name,
+                point,
+                textcoords="offset points",
+                xytext=tuple(14 * direction),
+                ha="left" if direction[0] >= 0 else "right",
+                va="center",
+                zorder=4,
             )
-    for point, name, color in zip(points, names, colors):
-        plane.scatter(*point, s=110, color=color, zorder=3)
-        # Outwards from the origin, where no arrow runs.
-        direction = point / max(float(np.linalg.norm(point)), 1e-6)
-        plane.annotate(
-            name,
-            point,
-            textcoords="offset points",
-            xytext=tuple(14 * direction),
-            ha="left" if direction[0] >= 0 else "right",
-            va="center",
-            zorder=4,
+        plane.scatter(0, 0, marker="+", s=80, color="0.3")
+        plane.set_xlim(-2.2 * radius, 2.2 * radius)
+        plane.set_ylim(-1.5 * radius, 1.5 * radius)
+        plane.set_aspect("equal", adjustable="box")
+        plane.set_title(
+            f"Block {block + 1} of {len(weights)}, scale {weights[block]:.2f}\narrow: preferred to", fontsize=10
         )
-    plane.scatter(0, 0, marker="+", s=80, color="0.3")
-    plane.set_xlim(-2.2 * radius, 2.2 * radius)
-    plane.set_ylim(-1.5 * radius, 1.5 * radius)
-    plane.set_aspect("equal", adjustable="box")
-    plane.set_title(
-        f"Block {block + 1} of {len(weights)}, scale {weights[block]:.2f}\narrow: preferred to", fontsize=10
-    )
 
-    limit = max(float(np.abs(matrix).max()), 1e-6)
-    image = heat.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    heat.set_xticks(range(len(names)), names, rotation=20, ha="right")
-    heat.set_yticks(range(len(names)), names)
-    for i in range(len(names)):
-        for j in range(len(names)):
-            shade = "white" if abs(matrix[i, j]) > 0.6 * limit else "black"
-            heat.text(j, i, f"{matrix[i, j]:+.1f}" if i != j else "0", ha="center", va="center", color=shade)
-    heat.set_title("Log-odds that the row is preferred to the column", fontsize=10)
-    figure.colorbar(image, ax=heat, shrink=0.8)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+        limit = max(float(np.abs(matrix).max()), 1e-6)
+        image = heat.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        heat.set_xticks(range(len(names)), names, rotation=20, ha="right")
+        heat.set_yticks(range(len(names)), names)
+        for i in range(len(names)):
+            for j in range(len(names)):
+                shade = "white" if abs(matrix[i, j]) > 0.6 * limit else "black"
+                heat.text(j, i, f"{matrix[i, j]:+.1f}" if i != j else "0", ha="center", va="center", color=shade)
+        heat.set_title("Log-odds that the row is preferred to the column", fontsize=10)
+        figure.colorbar(image, ax=heat, shrink=0.8)
     return block
 
 
@@ -129,52 +122,44 @@ def plot_cycles(path: str | Path, panels: Sequence[CyclePanel]) -> None:
     Raises:
         ValueError: nothing to draw, or Bradley-Terry rewards, which lie on a line.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     if not panels:
         raise ValueError("There is no whole cycle to draw.")
     if panels[0].embeddings.shape[-1] < 2:
         raise ValueError("Bradley-Terry rewards have one dimension: there is no plane to draw.")
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(
-        lines, columns, figsize=(3.6 * columns, 3.9 * lines), layout="constrained", squeeze=False
-    )
-    for axis in axes.flat[len(panels) :]:
-        axis.axis("off")
-    for axis, panel in zip(axes.flat, panels):
-        points, block, weights = _strongest_plane(panel.embeddings, panel.scales)
-        radius = max(float(np.abs(points).max()), 1e-6)
-        axis.scatter(0, 0, marker="+", s=60, color="0.3")
-        for place, point in enumerate(points):
-            following = (place + 1) % len(points)
-            held = bool(panel.scores[place, following] > 0)
-            if np.linalg.norm(points[following] - point) > 1e-3 * radius:
-                axis.annotate(
-                    "",
-                    xy=points[following],
-                    xytext=point,
-                    arrowprops={
-                        "arrowstyle": "-|>",
-                        "color": "tab:green" if held else "tab:red",
-                        "shrinkA": 11,
-                        "shrinkB": 11,
-                        "lw": 1.5,
-                    },
-                )
-            axis.scatter(*point, s=260, color="white", edgecolors="0.2", zorder=3)
-            axis.annotate(str(place + 1), point, ha="center", va="center", fontsize=9, zorder=4)
-        axis.set_xlim(-1.35 * radius, 1.35 * radius)
-        axis.set_ylim(-1.35 * radius, 1.35 * radius)
-        axis.set_aspect("equal", adjustable="box")
-        axis.tick_params(labelsize=7)
-        title = textwrap.fill(textwrap.shorten(panel.prompt, 76, placeholder="..."), 38)
-        axis.set_title(f"{title}\nblock {block + 1} of {len(weights)}, scale {weights[block]:.2f}", fontsize=8)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    size = (3.6 * columns, 3.9 * lines)
+    with picture(path, size, lines, columns, squeeze=False) as (_, axes):
+        for axis in axes.flat[len(panels) :]:
+            axis.axis("off")
+        for axis, panel in zip(axes.flat, panels):
+            points, block, weights = _strongest_plane(panel.embeddings, panel.scales)
+            radius = max(float(np.abs(points).max()), 1e-6)
+            axis.scatter(0, 0, marker="+", s=60, color="0.3")
+            for place, point in enumerate(points):
+                following = (place + 1) % len(points)
+                held = bool(panel.scores[place, following] > 0)
+                if np.linalg.norm(points[following] - point) > 1e-3 * radius:
+                    axis.annotate(
+                        "",
+                        xy=points[following],
+                        xytext=point,
+                        arrowprops={
+                            "arrowstyle": "-|>",
+                            "color": "tab:green" if held else "tab:red",
+                            "shrinkA": 11,
+                            "shrinkB": 11,
+                            "lw": 1.5,
+                        },
+                    )
+                axis.scatter(*point, s=260, color="white", edgecolors="0.2", zorder=3)
+                axis.annotate(str(place + 1), point, ha="center", va="center", fontsize=9, zorder=4)
+            axis.set_xlim(-1.35 * radius, 1.35 * radius)
+            axis.set_ylim(-1.35 * radius, 1.35 * radius)
+            axis.set_aspect("equal", adjustable="box")
+            axis.tick_params(labelsize=7)
+            title = textwrap.fill(textwrap.shorten(panel.prompt, 76, placeholder="..."), 38)
+            axis.set_title(f"{title}\nblock {block + 1} of {len(weights)}, scale {weights[block]:.2f}", fontsize=8)
 
 
 def plot_self_play(path: str | Path, rates: Mapping[str, SelfPlayRate]) -> None:
@@ -186,29 +171,22 @@ def plot_self_play(path: str | Path, rates: Mapping[str, SelfPlayRate]) -> None:
         path: the PNG file to write.
         rates: what [`self_play_rate`] returned, by a name for the games.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4.6), layout="constrained")
-    for number, (name, rate) in enumerate(rates.items()):
-        color = f"C{number % 10}"
-        gaps = rate.gaps.reshape(len(rate.rounds), -1)
-        label = f"{name}: gap about {rate.coefficient:.2f} T^{rate.exponent:.2f}"
-        axis.plot(rate.rounds, gaps.mean(1), "o", color=color, markersize=5, label=label)
-        axis.plot(rate.rounds, rate.coefficient * rate.rounds**rate.exponent, color=color, linewidth=1)
-        axis.fill_between(rate.rounds, gaps.min(1), gaps.max(1), color=color, alpha=0.15, linewidth=0)
-        axis.plot(rate.rounds, rate.bound, "--", color=color, linewidth=1, label=f"{name}: the theorem's bound")
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    axis.set_xlabel("rounds of self-play, T")
-    axis.set_ylabel("duality gap of the averaged policy (log-odds)")
-    axis.set_title("Dots: mean over games; shaded: smallest to largest", fontsize=10)
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=9)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with picture(path, (7, 4.6)) as (_, axis):
+        for number, (name, rate) in enumerate(rates.items()):
+            color = f"C{number % 10}"
+            gaps = rate.gaps.reshape(len(rate.rounds), -1)
+            label = f"{name}: gap about {rate.coefficient:.2f} T^{rate.exponent:.2f}"
+            axis.plot(rate.rounds, gaps.mean(1), "o", color=color, markersize=5, label=label)
+            axis.plot(rate.rounds, rate.coefficient * rate.rounds**rate.exponent, color=color, linewidth=1)
+            axis.fill_between(rate.rounds, gaps.min(1), gaps.max(1), color=color, alpha=0.15, linewidth=0)
+            axis.plot(rate.rounds, rate.bound, "--", color=color, linewidth=1, label=f"{name}: the theorem's bound")
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xlabel("rounds of self-play, T")
+        axis.set_ylabel("duality gap of the averaged policy (log-odds)")
+        axis.set_title("Dots: mean over games; shaded: smallest to largest", fontsize=10)
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize=9)
 
 
 def _strongest_plane(embeddings: torch.Tensor, scales: torch.Tensor | None) -> tuple[np.ndarray, int, np.ndarray]:
@@ -233,11 +211,6 @@ def plot_policy_progress(path: str | Path, log_history: Sequence[dict], title: s
     Raises:
         ValueError: where no win rate was logged.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     panels = {
         "win_rate": "Win rate against\nthe initial policy",
         "kl_start_policy": "KL(start || policy)\n(nats per answer)",
@@ -245,16 +218,14 @@ def plot_policy_progress(path: str | Path, log_history: Sequence[dict], title: s
     }
     if not any(entry.get("win_rate") is not None for entry in log_history):
         raise ValueError("The log has no `win_rate`: train with `win_rate_prompts` above 0.")
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(11, 3.6), layout="constrained")
-    figure.suptitle(textwrap.shorten(title, 110, placeholder="..."))
-    for axis, (name, label) in zip(axes, panels.items()):
-        # What was undefined in an interval, as where no answer had text, is logged as `None`.
-        points = [(entry["step"], entry[name]) for entry in log_history if entry.get(name) is not None]
-        error = [entry.get(f"{name}_standard_error") or 0.0 for entry in log_history if entry.get(name) is not None]
-        axis.errorbar(*zip(*points), error if any(error) else None, marker="o", markersize=4, capsize=2)
-        axis.set_title(label, fontsize=10)
-        axis.set_xlabel("optimizer step")
-        axis.grid(alpha=0.3)
-    axes[0].axhline(0.5, color="0.5", linestyle="--", linewidth=1)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with picture(path, (11, 3.6), columns=len(panels), title=title) as (_, axes):
+        for axis, (name, label) in zip(axes, panels.items()):
+            # What was undefined in an interval, as where no answer had text, is logged as `None`.
+            entries = [entry for entry in log_history if entry.get(name) is not None]
+            points = [(entry["step"], entry[name]) for entry in entries]
+            error = [entry.get(f"{name}_standard_error") or 0.0 for entry in entries]
+            axis.errorbar(*zip(*points), error if any(error) else None, marker="o", markersize=4, capsize=2)
+            axis.set_title(label, fontsize=10)
+            axis.set_xlabel("optimizer step")
+            axis.grid(alpha=0.3)
+        axes[0].axhline(0.5, color="0.5", linestyle="--", linewidth=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpm_hf.evaluation.plots.canvas import error_bars, picture
 from gpm_hf.ratings.blocks import BlockFit, fit_blocks
 from gpm_hf.ratings.report import RatingsReport
 
@@ -27,10 +28,7 @@ def plot_ratings(path: str | Path, report: RatingsReport, title: str) -> None:
     Raises:
         ValueError: items that compete in several groups, or fewer than two.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.patches import Circle
 
     votes, names = report.votes, [str(name) for name in report.votes.items]
     if votes.group.any() or len(names) < 2:
@@ -43,39 +41,34 @@ def plot_ratings(path: str | Path, report: RatingsReport, title: str) -> None:
     drawn = drawn[np.argsort(report.rating.rating[drawn], kind="stable")]
     points = hybrid.vectors[:, [1, 0]]
 
-    figure, (axis, plane) = pyplot.subplots(1, 2, figsize=(12, max(4.5, 0.25 * len(drawn))), layout="constrained")
-    figure.suptitle(textwrap.shorten(title, 100, placeholder="..."))
-    rows = np.arange(len(drawn))
-    rating = report.rating.rating[drawn]
-    bars = None
-    if report.intervals is not None:
-        bars = np.maximum([rating - report.intervals[drawn, 0], report.intervals[drawn, 1] - rating], 0)
-    axis.errorbar(rating, rows, xerr=bars, fmt="o", capsize=2)
-    axis.set_yticks(rows, [textwrap.shorten(names[item], 28, placeholder="...") for item in drawn], fontsize=8)
-    axis.set_xlabel("rating (Bradley-Terry, log-odds" + (", 95%)" if bars is not None else ")"))
-    axis.grid(alpha=0.3)
+    size = (12, max(4.5, 0.25 * len(drawn)))
+    with picture(path, size, columns=2, title=title) as (_, (axis, plane)):
+        rows = np.arange(len(drawn))
+        rating = report.rating.rating[drawn]
+        bars = None if report.intervals is None else error_bars(rating, report.intervals[drawn])
+        axis.errorbar(rating, rows, xerr=bars, fmt="o", capsize=2)
+        axis.set_yticks(rows, [textwrap.shorten(names[item], 28, placeholder="...") for item in drawn], fontsize=8)
+        axis.set_xlabel("rating (Bradley-Terry, log-odds" + (", 95%)" if bars is not None else ")"))
+        axis.grid(alpha=0.3)
 
-    plane.scatter(*points[drawn].T, s=25)
-    nothing = float(np.abs(points[drawn]).max()) < _NOTHING
-    if nothing:
-        plane.annotate("the ratings leave nothing", (0, 0), textcoords="offset points", xytext=(8, 8), fontsize=9)
-    for item in [] if nothing else drawn:
-        plane.annotate(
-            textwrap.shorten(names[item], 20, placeholder="..."),
-            points[item],
-            textcoords="offset points",
-            xytext=(4, 4),
-            fontsize=7,
-        )
-    # Two points at a right angle at this distance from the origin differ by log-odds of 1 beyond their ratings.
-    radius = max(float(np.abs(points[drawn]).max()), 1.0)
-    plane.add_patch(pyplot.Circle((0, 0), 1.0, fill=False, linestyle=":", color="0.6"))
-    plane.axhline(0, color="0.8", lw=0.8)
-    plane.axvline(0, color="0.8", lw=0.8)
-    plane.set_xlim(-1.15 * radius, 1.15 * radius)
-    plane.set_ylim(-1.15 * radius, 1.15 * radius)
-    plane.set_aspect("equal")
-    plane.set_title("what is left: counter-clockwise is preferred", fontsize=9)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+        plane.scatter(*points[drawn].T, s=25)
+        nothing = float(np.abs(points[drawn]).max()) < _NOTHING
+        if nothing:
+            plane.annotate("the ratings leave nothing", (0, 0), textcoords="offset points", xytext=(8, 8), fontsize=9)
+        for item in [] if nothing else drawn:
+            plane.annotate(
+                textwrap.shorten(names[item], 20, placeholder="..."),
+                points[item],
+                textcoords="offset points",
+                xytext=(4, 4),
+                fontsize=7,
+            )
+        # Two points at a right angle at this distance from the origin differ by log-odds of 1 beyond their ratings.
+        radius = max(float(np.abs(points[drawn]).max()), 1.0)
+        plane.add_patch(Circle((0, 0), 1.0, fill=False, linestyle=":", color="0.6"))
+        plane.axhline(0, color="0.8", lw=0.8)
+        plane.axvline(0, color="0.8", lw=0.8)
+        plane.set_xlim(-1.15 * radius, 1.15 * radius)
+        plane.set_ylim(-1.15 * radius, 1.15 * radius)
+        plane.set_aspect("equal")
+        plane.set_title("what is left: counter-clockwise is preferred", fontsize=9)

@@ -1,17 +1,18 @@
 """Whether a scorer takes long for good: accuracy by the difference in length."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from gpm_hf.evaluation.reports.pairs import PairResult
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
 from gpm_hf.tables import markdown_table
 
 
-class LengthBin(NamedTuple):
+@dataclass(frozen=True)
+class LengthBin:
     """
     Attributes:
         low, high: the smallest and largest difference in the bin, length of the chosen minus that of the rejected
@@ -49,18 +50,7 @@ class LengthReport:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        sides = {side: getattr(self, side) for side in ("shorter", "equal", "longer")}
-        return {
-            "unit": self.unit,
-            "bins": [_to_dict(one) for one in self.bins],
-            **{side: None if one is None else _to_dict(one) for side, one in sides.items()},
-            "prefers_longer": self.prefers_longer,
-            "longer_is_chosen": self.longer_is_chosen,
-        }
-
-
-def _to_dict(one: LengthBin) -> dict[str, Any]:
-    return {**one._asdict(), "interval": interval_list(one.interval)}
+        return asdict(self)
 
 
 def characters(response: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
 
@@ -36,7 +36,7 @@ class PairCounts(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self._asdict(), "interval": interval_list(self.interval), "accuracy": self.accuracy}
+        return {**self._asdict(), "accuracy": self.accuracy}
 
 
 @dataclass

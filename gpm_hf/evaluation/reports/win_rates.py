@@ -11,7 +11,7 @@ import numpy as np
 
 from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, assistant_text, same_prompts
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
-from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, bootstrap_interval, interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, bootstrap_interval, interval_text
 from gpm_hf.evaluation.statistics.length_control import length_controlled_win_rate
 from gpm_hf.modeling import is_empty
 from gpm_hf.preference import find_cycles, von_neumann_winner
@@ -177,9 +177,7 @@ class WinRates:
                 "empty_answers": self.empty_answers[name],
                 "mean_tokens": None if self.tokens is None else float(self.tokens[:, place].mean()),
                 "win_rates": {other: float(self.matrix[place, at]) for at, other in enumerate(self.policies)},
-                "intervals": {
-                    other: interval_list(self.interval(name, other)) for other in self.policies if other != name
-                },
+                "intervals": {other: self.interval(name, other) for other in self.policies if other != name},
             }
             if baseline is not None and name != baseline:
                 policies[name]["length_controlled_win_rate"] = self.length_controlled(name, baseline)
@@ -207,7 +205,7 @@ class WinRates:
         a, b = self.policies.index(policy), self.policies.index(baseline)
         found: dict[str, Any] = {
             "win_rate": float(self.matrix[a, b]),
-            "win_rate_interval": interval_list(self.interval(policy, baseline)),
+            "win_rate_interval": self.interval(policy, baseline),
             "length_controlled_win_rate": self.length_controlled(policy, baseline),
             "mean_characters": float(self.characters[:, a].mean()),
             "mean_characters_of_the_baseline": float(self.characters[:, b].mean()),

@@ -59,8 +59,3 @@ def bootstrap_interval(
 def interval_text(interval: tuple[float, float] | None, form: str = " [{:.1%}, {:.1%}]") -> str:
     """An interval to stand behind its number; nothing where there is none."""
     return "" if interval is None else form.format(*interval)
-
-
-def interval_list(interval: tuple[float, float] | None) -> list[float] | None:
-    """An interval for JSON."""
-    return None if interval is None else list(interval)

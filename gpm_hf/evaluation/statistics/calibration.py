@@ -1,16 +1,17 @@
 """Whether a scorer's probabilities are what they say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
 from gpm_hf.tables import markdown_table
 
 
-class ReliabilityBin(NamedTuple):
+@dataclass(frozen=True)
+class ReliabilityBin:
     """
     Attributes:
         low, high: the bin's ends: confidences above `low` up to `high` (the first bin has its lower end too).
@@ -47,8 +48,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        bins = [{**one._asdict(), "interval": interval_list(one.interval)} for one in self.bins]
-        return {"pairs": self.pairs, "log_loss": self.log_loss, "brier": self.brier, "ece": self.ece, "bins": bins}
+        return asdict(self)
 
 
 def calibration_report(

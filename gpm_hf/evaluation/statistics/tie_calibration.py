@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
 from gpm_hf.ratings.outcomes import Outcomes, outcome_probabilities
 from gpm_hf.tables import markdown_table
 
@@ -78,7 +78,7 @@ class TieCalibration:
             "log_loss_before": self.log_loss_before,
             "log_loss": self.log_loss,
             "log_loss_gain": self.log_loss_before - self.log_loss,
-            "log_loss_gain_interval": interval_list(self.gain_interval),
+            "log_loss_gain_interval": self.gain_interval,
             "tie_log_loss": self.tie_log_loss,
             "frequency_log_loss": self.frequency_log_loss,
         }
