@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from itertools import combinations
-from math import comb
 
 import numpy as np
 from scipy.stats import binomtest
@@ -24,53 +23,20 @@ from gpm_hf.ratings import count_votes, cycle_power, cycle_test, fit_blocks, fit
 from gpm_hf.ratings.held_out import compare_models
 from gpm_hf.ratings.vote_rows import read_votes, vote_rows
 from gpm_hf.tables import markdown_table
-
-
-def round_robin(rng, log_odds, repeats, ties=0.0, flip=0.0):
-    """Whole votes on all pairs of each of a stack of matrices of log-odds, by hand, group by group."""
-    a, b, outcome, prompt = [], [], [], []
-    for group, matrix in enumerate(log_odds):
-        for i, j in combinations(range(len(matrix)), 2):
-            chance = 1 / (1 + np.exp(-matrix[i, j]))
-            chance = flip + (1 - 2 * flip) * chance
-            for _ in range(repeats):
-                a.append(i)
-                b.append(j)
-                outcome.append(0.5 if rng.random() < ties else float(rng.random() < chance))
-                prompt.append(group)
-    votes = count_votes(a, b, outcome, prompt=prompt)
-    return votes.within_prompts() if len(log_odds) > 1 else votes
-
-
-def additive(rng, groups, items, scale=1.0):
-    rating = rng.normal(size=(groups, items)) * scale
-    return rating[:, :, None] - rating[:, None]
-
-
-def rotated(rng, groups, items):
-    angle = rng.uniform(0, 2 * np.pi, (groups, items))
-    return np.sin(angle[:, :, None] - angle[:, None])
-
-
-def true_share(log_odds):
-    """Cyclic triples of matrices, from the numbers of wins: C(n, 3) less the sum of C(wins, 2) in a full round."""
-    wins = (log_odds > 0).sum(-1)
-    triples = comb(log_odds.shape[-1], 3)
-    return float(np.mean(triples - (wins * (wins - 1) / 2).sum(-1)) / triples)
+from tests.ratings.simulated import SURE, additive, rotated, round_robin, true_share
 
 
 def alarms(options):
     """Rates of p <= 0.05."""
-    sure = 60.0  # log-odds of a judge who errs by `flip` alone
     cases = {
         "ratings, 10 items, 10 votes a pair": lambda r: round_robin(r, additive(r, 1, 10), 10),
         "ratings and 20% ties, 10 items, 3 votes": lambda r: round_robin(r, additive(r, 1, 10), 3, ties=0.2),
         "ratings, 46 prompts, 5 responses, 2 votes": lambda r: round_robin(r, additive(r, 46, 5), 2),
-        "ranking, 5% errors, 10 items, 3 votes": lambda r: round_robin(r, additive(r, 1, 10, sure), 3, flip=0.05),
-        "ranking, 10% errors, 10 items, 10 votes": lambda r: round_robin(r, additive(r, 1, 10, sure), 10, flip=0.1),
-        "ranking, 20% errors, 10 items, 3 votes": lambda r: round_robin(r, additive(r, 1, 10, sure), 3, flip=0.2),
+        "ranking, 5% errors, 10 items, 3 votes": lambda r: round_robin(r, additive(r, 1, 10, SURE), 3, flip=0.05),
+        "ranking, 10% errors, 10 items, 10 votes": lambda r: round_robin(r, additive(r, 1, 10, SURE), 10, flip=0.1),
+        "ranking, 20% errors, 10 items, 3 votes": lambda r: round_robin(r, additive(r, 1, 10, SURE), 3, flip=0.2),
         "ranking, 20% errors, 46 prompts of 5, 2 votes": lambda r: round_robin(
-            r, additive(r, 46, 5, sure), 2, flip=0.2
+            r, additive(r, 46, 5, SURE), 2, flip=0.2
         ),
         "equal items, 8 items, 5 votes": lambda r: round_robin(r, np.zeros((1, 8, 8)), 5),
     }

@@ -1,57 +1,60 @@
-"""Votes of known truth, by formulas of their own."""
+"""Votes of known truth, by formulas of their own: of the tests, and of `benchmarks/ratings.py`."""
 
-import math
+from itertools import combinations
+from math import comb
 
 import numpy as np
 
 from gpm_hf.ratings import count_votes
 
+# Log-odds of a judge who errs by `flip` alone.
+SURE = 60.0
 
-def probability(log_odds):
-    return 1 / (1 + math.exp(-log_odds))
 
-
-def round_robins(rng, win, items, repeats, groups=1, ties=0.0):
-    """Every pair of every group judged so often; `win(group, i, j)` is P(i is better)."""
+def round_robin(rng, log_odds, repeats, ties=0.0, flip=0.0):
+    """Whole votes on all pairs of each of a stack of matrices of log-odds, by hand, group by group."""
     a, b, outcome, prompt = [], [], [], []
-    for group in range(groups):
-        for i in range(items):
-            for j in range(i + 1, items):
-                chance = win(group, i, j)
-                for _ in range(repeats):
-                    a.append(i)
-                    b.append(j)
-                    outcome.append(0.5 if rng.random() < ties else float(rng.random() < chance))
-                    prompt.append(group)
+    for group, matrix in enumerate(log_odds):
+        for i, j in combinations(range(len(matrix)), 2):
+            chance = 1 / (1 + np.exp(-matrix[i, j]))
+            chance = flip + (1 - 2 * flip) * chance
+            for _ in range(repeats):
+                a.append(i)
+                b.append(j)
+                outcome.append(0.5 if rng.random() < ties else float(rng.random() < chance))
+                prompt.append(group)
     votes = count_votes(a, b, outcome, prompt=prompt)
-    return votes.within_prompts() if groups > 1 else votes
+    return votes.within_prompts() if len(log_odds) > 1 else votes
+
+
+def additive(rng, groups, items, scale=1.0):
+    rating = rng.normal(size=(groups, items)) * scale
+    return rating[:, :, None] - rating[:, None]
+
+
+def rotated(rng, groups, items):
+    angle = rng.uniform(0, 2 * np.pi, (groups, items))
+    return np.sin(angle[:, :, None] - angle[:, None])
+
+
+def true_share(log_odds):
+    """Cyclic triples of matrices, from the numbers of wins: C(n, 3) less the sum of C(wins, 2) in a full round."""
+    wins = (log_odds > 0).sum(-1)
+    triples = comb(log_odds.shape[-1], 3)
+    return float(np.mean(triples - (wins * (wins - 1) / 2).sum(-1)) / triples)
 
 
 def bradley_terry_votes(rng, items, repeats, groups=1, scale=1.0, ties=0.0):
-    rating = rng.normal(size=(groups, items)) * scale
-    return round_robins(rng, lambda g, i, j: probability(rating[g, i] - rating[g, j]), items, repeats, groups, ties)
+    return round_robin(rng, additive(rng, groups, items, scale), repeats, ties)
 
 
 def noisy_judge_votes(rng, items, repeats, error, groups=1):
     """A ranking, read by a judge who errs as often on any pair: transitive and far from additive."""
     order = np.array([rng.permutation(items) for _ in range(groups)])
-    return round_robins(rng, lambda g, i, j: 1 - error if order[g, i] < order[g, j] else error, items, repeats, groups)
+    return round_robin(rng, SURE * np.sign(order[:, None] - order[:, :, None]), repeats, flip=error)
 
 
 def planted_votes(rng, items, repeats, strength, groups=1):
     """Ratings and one rotating block; also the share of triples that are truly cyclic."""
-    rating, angle = rng.normal(size=(groups, items)), rng.uniform(0, 2 * np.pi, (groups, items))
-
-    def log_odds(g, i, j):
-        return rating[g, i] - rating[g, j] + strength * math.sin(angle[g, i] - angle[g, j])
-
-    cycles = triples = 0
-    for g in range(groups):
-        for i in range(items):
-            for j in range(i + 1, items):
-                for k in range(j + 1, items):
-                    triples += 1
-                    wins = [log_odds(g, x, y) > 0 for x, y in ((i, j), (j, k), (k, i))]
-                    cycles += all(wins) or not any(wins)
-    votes = round_robins(rng, lambda g, i, j: probability(log_odds(g, i, j)), items, repeats, groups)
-    return votes, cycles / triples
+    truth = additive(rng, groups, items) + strength * rotated(rng, groups, items)
+    return round_robin(rng, truth, repeats), true_share(truth)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from tests.recipes.forks import ended, started
+
 
 def arguments(command, folder, output):
     """A command line that writes into a folder, on small data."""
@@ -111,22 +113,14 @@ def untimed(path):
 
 def start(command, folder, output):
     """A fork that runs the command; its states are kept in the output's folder alone."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            log = os.open(str(folder / f"{command}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            make_small(output)
-            from gpm_hf.cli import main
 
-            code = main(arguments(command, folder, output))
-        finally:
-            os._exit(code)
-    return child
+    def work():
+        make_small(output)
+        from gpm_hf.cli import main
+
+        return main(arguments(command, folder, output))
+
+    return started(work, folder / f"{command}.log")
 
 
 def make_small(output):
@@ -144,9 +138,9 @@ def make_small(output):
 
 def finished(child):
     """Waits for a fork, and makes sure that it ended well."""
-    _, status = os.waitpid(child, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        raise RuntimeError(f"The command ended with {os.waitstatus_to_exitcode(status)}.")
+    code = ended(child)
+    if code != 0:
+        raise RuntimeError(f"The command ended with {code}.")
 
 
 def ended_by(child, deadline):

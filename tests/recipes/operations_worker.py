@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from tests.recipes.forks import ended, started
 from tests.recipes.kill_worker import arguments, make_small, result
 
 TRAINERS = ("reward trainer", "offline trainer", "online trainer")
@@ -86,29 +86,21 @@ def work(command, folder, root):
 
 def run(command, folder, root, last=None):
     """Runs a command in a fork; returns its exit code and the number of its operations."""
-    sys.stdout.flush()
     reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            log = os.open(str(folder / "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            tempfile.tempdir = str(root / "tmp")
-            done = []
-            count_operations(root, last, done)
-            code = work(command, folder, root)
-            atexit._run_exitfuncs()
-            os.write(writing, str(len(done)).encode())
-        finally:
-            os._exit(code)
+
+    def counted():
+        done = []
+        count_operations(root, last, done)
+        code = work(command, folder, root)
+        atexit._run_exitfuncs()
+        os.write(writing, str(len(done)).encode())
+        return code
+
+    child = started(counted, folder / "log", root / "tmp")
     os.close(writing)
     with os.fdopen(reading) as pipe:
         count = pipe.read()
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), int(count or 0)
+    return ended(child), int(count or 0)
 
 
 def fresh(root, name):

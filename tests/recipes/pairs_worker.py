@@ -6,17 +6,15 @@ told in one sentence. On a store both end well, with the numbers that they find 
 The runs are forks of this process, which has all imports. Prints a line of JSON per command.
 """
 
-import atexit
 import json
-import os
 import random
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from tests.recipes.forks import ended, started
 from tests.recipes.kill_worker import arguments, make_small, result
 from tests.recipes.operations_worker import fresh, left
 
@@ -53,31 +51,14 @@ def command_line(command, folder, output, is_second):
 
 def start(command, folder, root, is_second):
     """A fork that runs one of a pair, its words in a file."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            words = os.open(str(root / f"words-{int(is_second)}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(words, 1)
-            os.dup2(words, 2)
-            tempfile.tempdir = str(root / "tmp")
-            make_small(root / f"cache-{int(is_second)}")
-            from gpm_hf.cli import main
 
-            code = main(command_line(command, folder, root / "out", is_second))
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    return child
+    def work():
+        make_small(root / f"cache-{int(is_second)}")
+        from gpm_hf.cli import main
 
+        return main(command_line(command, folder, root / "out", is_second))
 
-def ended(child):
-    """A fork's exit code."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return started(work, root / f"words-{int(is_second)}", root / "tmp")
 
 
 def said(root, is_second):
