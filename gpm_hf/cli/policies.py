@@ -74,15 +74,14 @@ def _iterate(options: argparse.Namespace) -> None:
     from transformers.utils import logging
     from trl import TrlParser
 
-    from gpm_hf.recipes.iterate import run_iterate
     from gpm_hf.recipes.iterate_config import IterateConfig
+    from gpm_hf.scripts.iterate import main
     from gpm_hf.training import OfflineGPOConfig
 
     logging.disable_progress_bar()
     kinds: Any = (IterateConfig, OfflineGPOConfig)
     parser = TrlParser(kinds, prog="gpm-hf iterate POLICY")
-    policy = run_iterate(*parser.parse_args_and_config(["--policy", options.policy, *options.options]))
-    print(f"The last policy is in {policy}.")
+    main(*parser.parse_args_and_config(["--policy", options.policy, *options.options]))
 
 
 def _best_of_n(options: argparse.Namespace) -> None:

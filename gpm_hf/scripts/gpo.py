@@ -18,15 +18,15 @@ policy's (the data set's `opponent_responses`, or samples of the initial policy)
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments
 
-from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer, load_tokenizer
+from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer
 from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.evaluation.plots.preference_plots import plot_policy_progress
 from gpm_hf.hub.local_paths import without_paths
-from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
 from gpm_hf.scoring.load_scorer import import_function
 from gpm_hf.scripts.command_line import run_script
+from gpm_hf.scripts.runs import finish, policy_arguments
 
 
 @dataclass
@@ -51,27 +51,14 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
     dataset = load_splits(
         script_args.dataset_name, script_args.dataset_config, streaming=script_args.dataset_streaming
     )
-    model, tokenizer = model_args.model_name_or_path, None
-    if "gguf_file" in with_gguf_file(model, {}):
-        model, tokenizer = load_gguf_language_model(model, dtype=model_args.dtype), load_tokenizer(model)
-    else:
-        training_args.model_init_kwargs = {
-            "revision": model_args.model_revision,
-            "attn_implementation": model_args.attn_implementation,
-            "dtype": model_args.dtype,
-            **(training_args.model_init_kwargs or {}),
-        }
     evaluates = training_args.eval_strategy != "no"
     trainer = OnlineGPOTrainer(
-        model=model,
-        processing_class=tokenizer,
+        **policy_arguments(training_args, model_args),
         preference_model=script_args.preference_model_name_or_path,
         args=training_args,
         train_dataset=split_of(dataset, script_args.dataset_train_split),
         eval_dataset=split_of(dataset, script_args.dataset_test_split) if evaluates else None,
         reward_funcs=[import_function(path) for path in script_args.reward_funcs or []],
-        quantization_config=get_quantization_config(model_args),
-        peft_config=get_peft_config(model_args),
     )
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model(training_args.output_dir)
@@ -81,13 +68,7 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
         picture = Path(training_args.output_dir, "progress.png")
         plot_policy_progress(picture, trainer.state.log_history, without_paths(str(model_args.model_name_or_path)))
         card["plots"] = {picture.name: "Win rate against the initial policy, KL divergence from it, and length."}
-    trainer.create_model_card(**card)
-    trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(**card)
-    # The main process may still be writing: none leaves before.
-    trainer.accelerator.wait_for_everyone()
-    trainer.end()
+    finish(trainer, training_args, **card)
 
 
 def run() -> None:

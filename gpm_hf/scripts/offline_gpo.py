@@ -15,13 +15,12 @@ file.
 from dataclasses import dataclass, field
 
 from datasets import Dataset
-from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments
 
-from gpm_hf import load_tokenizer
 from gpm_hf.data.policy_data import PAIR_RULES, all_responses, select_pairs
 from gpm_hf.data.splits import load_splits, split_of
-from gpm_hf.scoring import load_gguf_language_model, with_gguf_file
 from gpm_hf.scripts.command_line import run_script
+from gpm_hf.scripts.runs import finish, policy_arguments
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
 
 
@@ -57,38 +56,19 @@ def main(script_args: OfflineGPOScriptArguments, training_args: OfflineGPOConfig
     if script_args.dataset_streaming:
         raise ValueError("--dataset_streaming is not possible: references are computed before the training.")
     dataset = load_splits(script_args.dataset_name, script_args.dataset_config)
-    model, tokenizer = model_args.model_name_or_path, None
-    if "gguf_file" in with_gguf_file(model, {}):
-        model, tokenizer = load_gguf_language_model(model, dtype=model_args.dtype), load_tokenizer(model)
-    else:
-        training_args.model_init_kwargs = {
-            "revision": model_args.model_revision,
-            "attn_implementation": model_args.attn_implementation,
-            "dtype": model_args.dtype,
-            **(training_args.model_init_kwargs or {}),
-        }
     evaluates = training_args.eval_strategy != "no"
     test_rows = split_of(dataset, script_args.dataset_test_split) if evaluates else None
     trainer = OfflineGPOTrainer(
-        model=model,
-        processing_class=tokenizer,
+        **policy_arguments(training_args, model_args),
         args=training_args,
         train_dataset=select_rows(split_of(dataset, script_args.dataset_train_split), script_args),
         eval_dataset=None if test_rows is None else select_rows(test_rows, script_args),
         preference_name=script_args.preference_name,
-        quantization_config=get_quantization_config(model_args),
-        peft_config=get_peft_config(model_args),
     )
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model(training_args.output_dir)
     trainer.save_state()
-    trainer.create_model_card(dataset_name=script_args.dataset_name)
-    trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-    # The main process may still be writing: none leaves before.
-    trainer.accelerator.wait_for_everyone()
-    trainer.end()
+    finish(trainer, training_args, dataset_name=script_args.dataset_name)
 
 
 def run() -> None:

@@ -22,7 +22,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
-from trl import DatasetMixtureConfig, ModelConfig, get_peft_config, get_quantization_config
+from trl import DatasetMixtureConfig, ModelConfig
 
 from gpm_hf import GPMRewardConfig, GPMRewardTrainer
 from gpm_hf.errors import UsageError
@@ -35,6 +35,7 @@ from gpm_hf.scripts.dry_run import describe
 from gpm_hf.scripts.held_out import HeldOut, evaluate_held_out
 from gpm_hf.scripts.reward_data import DataArguments, load_data
 from gpm_hf.scripts.reward_summary import bradley_terry_args, check_comparison, draw_curve, state_result, summary
+from gpm_hf.scripts.runs import model_arguments
 
 
 @dataclass
@@ -82,12 +83,6 @@ def main(
         raise UsageError("--model_name_or_path is needed: a language model to start from, or a preference model.")
     if script_args.compare_bt:
         check_comparison(training_args)
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
     callbacks = _early_stopping(script_args.early_stopping_patience, training_args)
     evaluates = training_args.eval_strategy != "no"
     mixture = mixture or DatasetMixtureConfig()
@@ -100,12 +95,10 @@ def main(
 
     def trainer_with(args: GPMRewardConfig) -> GPMRewardTrainer:
         return GPMRewardTrainer(
-            model=model_args.model_name_or_path,
+            **model_arguments(args, model_args),
             args=args,
             train_dataset=train,
             eval_dataset=test,
-            quantization_config=get_quantization_config(model_args),
-            peft_config=get_peft_config(model_args),
             callbacks=list(callbacks),
         )
 
