@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -149,6 +149,12 @@ def _plain(value: Any) -> str:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     raise TypeError(f"A {type(value).__name__} cannot be written as JSON")
+
+
+def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
+    """Writes JSON Lines, whole: a [`json_text`] for each row."""
+    with written_whole(path) as file:
+        file.writelines(json_text(row) + "\n" for row in rows)
 
 
 def json_rows(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gpm_hf.cli.outputs import writes
-from gpm_hf.files import json_text, written_whole
+from gpm_hf.files import write_rows
 
 
 def add_commands(commands: Any) -> None:
@@ -95,9 +95,7 @@ def _build_from_judgments(options: argparse.Namespace) -> None:
     if options.push_to_hub:
         raise ValueError("--push-to-hub belongs to rated responses: --judge writes a file of rings.")
     cycles, report = cycles_from_judgments(_source(options), judge=options.judge)
-    with written_whole(options.output) as file:
-        for cycle in cycles:
-            file.write(json_text(cycle) + "\n")
+    write_rows(options.output, cycles)
     print(f"{report}\n{len(cycles)} rings written to {options.output}.")
     print(_cycle_or_noise(options))
 
@@ -126,9 +124,7 @@ def _generate(options: argparse.Namespace) -> None:
         dominant=options.dominant,
     )
     pairs = ring_pairs(rows, label_noise=options.label_noise, seed=options.seed)
-    with written_whole(options.output) as file:
-        for pair in pairs:
-            file.write(json_text(pair) + "\n")
+    write_rows(options.output, pairs)
     print(f"{len(pairs)} pairs over {len(rows)} prompts written to {options.output}.")
 
 

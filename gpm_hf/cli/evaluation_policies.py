@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpm_hf.cli.evaluation_scorers import load_scorers, store_of
+from gpm_hf.cli.evaluation_scorers import load_scorers, scoring_options, store_of
 from gpm_hf.cli.outputs import writes
-from gpm_hf.files import json_text, refuse_existing, report_text, written_whole
+from gpm_hf.files import refuse_existing, report_text, write_rows, written_whole
+from gpm_hf.hub.local_paths import without_paths
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers
@@ -106,14 +107,8 @@ def _judged(kinds: Any, name: str, text: str, run: Any) -> argparse.ArgumentPars
         help="the judge: gpm:NAME, reward:NAME, pair:NAME, judge:NAME, as in `gpm-hf eval pairs`",
     )
     parser.add_argument("--store", metavar="FOLDER", help="keep scores here, by which a run that was stopped goes on")
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences encoded at once")
-    parser.add_argument("--chunk-size", type=int, default=64, help="prompts scored, and stored, at once")
-    parser.add_argument("--revision", help="branch, tag or commit of the scorer on the Hub")
-    parser.add_argument("--dtype", help="float32, bfloat16, ... (default: as saved)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a Hub model brings along")
+    scoring_options(parser)
     parser.add_argument("--output", help="a JSON file for all numbers")
-    parser.add_argument("--format", choices=["text", "json"], default="text")
     writes(parser, _outputs, evaluation="alpaca-eval" if name == "alpaca" else name)
     parser.set_defaults(run=run)
     return parser
@@ -150,7 +145,7 @@ def _win_rates(options: argparse.Namespace) -> None:
             file.write(report_text({"evaluation": "win-rates", "data": _data_name(result), **answer}, indent=1))
     for name, folder in cards.items():
         numbers = result.card_numbers(name, options.baseline)
-        data = f"{_data_name(result)}, against {options.baseline}, judged by {_judge_name(options.scorers[0])}"
+        data = f"{_data_name(result)}, against {options.baseline}, judged by {without_paths(options.scorers[0])}"
         from gpm_hf.hub.results import save_result
 
         save_result(folder / "results" / "win_rates.json", folder, "win-rates", data, numbers)
@@ -207,12 +202,6 @@ def _data_name(result: "WinRates") -> str:
     return f"answers to {len(result.prompts)} prompts"
 
 
-def _judge_name(spec: str) -> str:
-    """For a card, which names folders but not where they lie."""
-    kind, colon, name = spec.rpartition(":")
-    return f"{kind}{colon}{Path(name).resolve().name if Path(name).is_dir() else name}"
-
-
 def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["PolicyAnswers"]:
     """
     The files, read before the scorer is loaded, so that what is wrong with them is said at once. As AlpacaEval has
@@ -220,9 +209,6 @@ def _policies(options: argparse.Namespace, as_alpaca: bool = False) -> list["Pol
     """
     from gpm_hf.evaluation.reports.policy_answers import on_prompts_of, same_prompts
 
-    for name in ("batch_size", "chunk_size"):
-        if vars(options)[name] < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {vars(options)[name]}: at least 1 is needed.")
     policies = _read_policies(options)
     names = [policy.name for policy in policies]
     if options.baseline and options.baseline not in names:
@@ -321,9 +307,7 @@ def _mt_bench(options: argparse.Namespace) -> None:
     left = next_prompts(questions, found)
     if left:
         path = Path(options.output) / f"{options.model_id}.prompts.jsonl"
-        with written_whole(path) as file:
-            for row in left:
-                file.write(json_text(row) + "\n")
+        write_rows(path, left)
         print(
             f"{len(left)} of {len(questions)} questions have turns left to answer; the next prompts are in {path}. "
             "Answer them, and give those answers too."

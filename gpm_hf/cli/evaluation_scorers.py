@@ -55,28 +55,29 @@ def scorer_command(commands: Any, name: str, text: str, run: Callable, data: str
         help="keep scores here, by which a run that was stopped goes on. A folder's are tied to its weights; a Hub "
         "model's to its name and --revision, so name a commit where it may change",
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences encoded at once")
-    parser.add_argument("--chunk-size", type=int, default=64, help="prompts scored, and stored, at once")
-    parser.add_argument("--revision", help="branch, tag or commit of the model on the Hub, with one scorer")
-    parser.add_argument("--dtype", help="float32, bfloat16, ... (default: as saved)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a Hub model brings along")
+    scoring_options(parser)
     parser.add_argument(
         "--output",
         help="a JSON file for the numbers; of one model in a folder, its card picks it up in FOLDER/results",
     )
-    parser.add_argument("--format", choices=["text", "json"], default="text")
     writes(parser, lambda options: [options.output], evaluation=name)
     parser.set_defaults(run=run)
     return parser
 
 
+def scoring_options(parser: argparse.ArgumentParser) -> None:
+    """How scorers are loaded and asked, for [`load_scorers`], and in what form numbers are printed."""
+    parser.add_argument("--batch-size", type=int, default=16, help="sequences encoded at once")
+    parser.add_argument("--chunk-size", type=int, default=64, help="prompts scored, and stored, at once")
+    parser.add_argument("--revision", help="branch, tag or commit of the scorer on the Hub, where there is one")
+    parser.add_argument("--dtype", help="float32, bfloat16, ... (default: as saved)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that a Hub model brings along")
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+
+
 def check_options(options: argparse.Namespace) -> None:
     """Raises `ValueError` for what would fail only after the work."""
-    for name in ("limit", "max_tokens", "batch_size", "chunk_size"):
-        value = vars(options)[name]
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: at least 1 is needed.")
     if options.output and Path(options.output).is_dir():
         raise ValueError(f"--output {options.output} is a folder: name a file in it.")
     if options.store and Path(options.store).is_file():

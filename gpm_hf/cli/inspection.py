@@ -16,7 +16,7 @@ from gpm_hf.cli.scoring import (
     shorten,
     text_of,
 )
-from gpm_hf.files import json_text, written_whole
+from gpm_hf.files import json_text, write_rows
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation.reports.inspection import Inspection
@@ -49,9 +49,7 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.picture:
         _draw(options, model, tokenizer, rows[drawn], found[drawn])
     if options.output:
-        with written_whole(options.output) as file:
-            for row, inspection in zip(rows, found):
-                file.write(json_text(row | inspection.to_dict()) + "\n")
+        write_rows(options.output, (row | inspection.to_dict() for row, inspection in zip(rows, found)))
         print(f"{len(rows)} rows written to {options.output}.")
     elif options.format == "json":
         for row, inspection in zip(rows, found):

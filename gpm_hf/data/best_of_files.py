@@ -5,7 +5,7 @@ from typing import Any
 
 from gpm_hf.data.fields import text_field, text_list_field
 from gpm_hf.data.pair_files import check_token_limit, check_tokens
-from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_rows
+from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_kept
 
 TIES = "ties"
 
@@ -39,22 +39,14 @@ def read_best_of(
             `max_tokens`.
     """
     check_token_limit(count_tokens, max_tokens)
-    report, kept = ReadReport(source), []
-    for name, row in read_rows(source, split, config):
-        report.rows += 1
-        try:
-            found = _best_of_row(row)
-            if count_tokens and max_tokens:
-                check_tokens(found["prompt"], found["responses"], count_tokens, max_tokens)
-        except MalformedRow as reason:
-            if strict:
-                raise ValueError(f"{source}, {name}: {reason}. Mend the row, or read without `strict`.") from reason
-            report.skip(str(reason), name)
-            continue
-        report.kept += 1
-        kept.append(found)
-    report.check_not_empty()
-    return kept, report
+
+    def read(row: Any, name: str) -> list[dict[str, Any]]:
+        found = _best_of_row(row)
+        if count_tokens and max_tokens:
+            check_tokens(found["prompt"], found["responses"], count_tokens, max_tokens)
+        return [found]
+
+    return read_kept(source, split, config, strict, read)
 
 
 def ties_question(identity: str) -> tuple[str, int]:
@@ -66,8 +58,6 @@ def ties_question(identity: str) -> tuple[str, int]:
 
 
 def _best_of_row(row: Any) -> dict[str, Any]:
-    if isinstance(row, MalformedRow):
-        raise row
     prompt, subset, identity = text_field(row, "prompt"), _text(row, "subset"), _text(row, "id")
     chosen, rejected = text_list_field(row, "chosen"), text_list_field(row, "rejected")
     if row.get("num_correct") not in (None, len(chosen)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpm_hf.data.fields import is_text_list, text_field, text_list_field
 from gpm_hf.data.forms import FORMS, FormOptions
-from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_rows
+from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_kept
 from gpm_hf.modeling import encode_group, read_group
 
 # RM-Bench writes each answer in three styles: concise, detailed plain text, detailed with Markdown.
@@ -58,23 +58,15 @@ def read_pairs(
             `max_tokens`.
     """
     check_token_limit(count_tokens, max_tokens)
-    report, pairs = ReadReport(source), []
-    for name, row in read_rows(source, split, config):
-        report.rows += 1
-        try:
-            found = list(_pairs_of(row, name, needs_prompt))
-            if count_tokens and max_tokens:
-                for pair in found:
-                    check_tokens(pair["prompt"], (pair["chosen"], pair["rejected"]), count_tokens, max_tokens)
-        except MalformedRow as reason:
-            if strict:
-                raise ValueError(f"{source}, {name}: {reason}. Mend the row, or read without `strict`.") from reason
-            report.skip(str(reason), name)
-            continue
-        report.kept += 1
-        pairs += found
-    report.check_not_empty()
-    return pairs, report
+
+    def read(row: Any, name: str) -> list[dict[str, Any]]:
+        found = list(_pairs_of(row, name, needs_prompt))
+        if count_tokens and max_tokens:
+            for pair in found:
+                check_tokens(pair["prompt"], (pair["chosen"], pair["rejected"]), count_tokens, max_tokens)
+        return found
+
+    return read_kept(source, split, config, strict, read)
 
 
 def token_counter(tokenizer: Any, **encoding_options: Any) -> Callable[[Any, Any], int]:
@@ -108,8 +100,6 @@ def check_tokens(prompt: Any, responses: Sequence[Any], count_tokens: Callable, 
 
 
 def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any]]:
-    if isinstance(row, MalformedRow):
-        raise row
     # A table (parquet) has every column in every row, with None where there was nothing.
     if row.get("response_A") is not None or row.get("response_B") is not None:
         yield _judge_bench_pair(row, name)

@@ -1,14 +1,14 @@
 """Rows of a benchmark as they lie in a file or on the Hub, each with a name to blame, and what became of them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from gpm_hf.data.files import FileRow, MalformedRow, file_rows, form_of
 from gpm_hf.data.splits import is_local, load_splits, split_of
 
-__all__ = ["MalformedRow", "ReadReport", "read_rows", "read_sure_rows"]
+__all__ = ["MalformedRow", "ReadReport", "read_kept", "read_rows", "read_sure_rows"]
 
 # Benchmarks whose data sets have several splits, of which one is the benchmark.
 _BENCHMARK_SPLITS = {"allenai/reward-bench": "filtered", "allenai/reward-bench-2": "test"}
@@ -45,11 +45,6 @@ class ReadReport:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"source": self.source, "rows": self.rows, "kept": self.kept, "skipped": dict(self.skipped)}
-
-    def check_not_empty(self) -> None:
-        """Raises `ValueError` where no row is left."""
-        if not self.kept:
-            raise ValueError(f"Nothing is left to evaluate. {self}")
 
 
 def read_rows(source: str, split: str | None = None, config: str | None = None) -> Iterator[tuple[str, Any]]:
@@ -88,6 +83,39 @@ def read_sure_rows(source: str, split: str | None = None, config: str | None = N
     """
     for found in _source_rows(source, split, config, {"streaming": True}):
         yield f"{source}, {found.place}", found.checked(source)
+
+
+def read_kept(
+    source: str, split: str | None, config: str | None, strict: bool, read: Callable[[Any, str], list[dict[str, Any]]]
+) -> tuple[list[dict[str, Any]], ReadReport]:
+    """
+    The rows of a benchmark that can be evaluated.
+
+    Args:
+        source, split, config: as in [`read_rows`].
+        strict: raise at the first row that cannot be, instead of counting it.
+        read: from a row and its name to what becomes of it; raises a [`MalformedRow`] for one that is left out.
+
+    Raises:
+        FileNotFoundError: a file that is not there.
+        ValueError: nothing left; with `strict`, a row that cannot be evaluated.
+    """
+    report, kept = ReadReport(source), []
+    for name, row in read_rows(source, split, config):
+        report.rows += 1
+        try:
+            if isinstance(row, MalformedRow):
+                raise row
+            kept += read(row, name)
+        except MalformedRow as reason:
+            if strict:
+                raise ValueError(f"{source}, {name}: {reason}. Mend the row, or read without `strict`.") from reason
+            report.skip(str(reason), name)
+        else:
+            report.kept += 1
+    if not report.kept:
+        raise ValueError(f"Nothing is left to evaluate. {report}")
+    return kept, report
 
 
 def _source_rows(source: str, split: str | None, config: str | None, options: dict[str, Any]) -> Iterator[FileRow]:

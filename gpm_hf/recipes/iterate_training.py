@@ -125,7 +125,9 @@ def _make_trainer(config: IterateConfig, args: OfflineGPOConfig, policy: str, da
             args.model_init_kwargs = None
     if config.method in DPO_METHODS:
         return PrecomputedReferenceDPOTrainer(model, args=args, train_dataset=dataset, processing_class=tokenizer)
-    return OfflineGPOTrainer(model, args, dataset, processing_class=tokenizer, preference_name=_name_of(config.scorer))
+    # A local path in it is stripped where the record is made.
+    scorer = config.scorer.partition(":")[2] or config.scorer
+    return OfflineGPOTrainer(model, args, dataset, processing_class=tokenizer, preference_name=scorer)
 
 
 def _forget_deepspeed(trainer: Any) -> None:
@@ -201,9 +203,3 @@ def _check_processes(checkpoint: Path, processes: int) -> None:
             f"{', '.join(sorted(states))}): go on with as many as wrote it, or remove that folder to train this "
             "iteration from its beginning."
         )
-
-
-def _name_of(scorer: str) -> str:
-    """For a card, which names folders but not where they lie."""
-    name = scorer.partition(":")[2] or scorer
-    return Path(name).resolve().name if Path(name).is_dir() else name

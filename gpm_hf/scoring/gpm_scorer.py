@@ -12,7 +12,6 @@ from gpm_hf.modeling import EncodedGroup, GPMConfig, encode_group
 from .batches import check_length
 from .embedding_scorer import EmbeddingScorer
 from .preference_model import load_preference_model
-from .scorer import name_of
 from .scorer_models import resolve_model
 
 
@@ -50,16 +49,16 @@ class GPMScorer(EmbeddingScorer):
         device: Any = None,
         **options: Any,
     ):
-        self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, load_preference_model)
+        self.model, self.tokenizer, name = resolve_model(
+            model, tokenizer, device, options, load_preference_model, name
+        )
         if self.model.config.model_type != GPMConfig.model_type:
             raise ValueError(
                 f"{type(self.model).__name__} is no GPMForPreference: use RewardModelScorer for a reward model, "
                 "PairClassifierScorer or PairCompletionScorer for one that reads two responses at once."
             )
         config = self.model.config
-        super().__init__(
-            name_of(self.model, name or path), template_date=config.template_date, needs_prompt=config.scale_gate
-        )
+        super().__init__(name, template_date=config.template_date, needs_prompt=config.scale_gate)
         self.batch_size = batch_size
         self.max_batch_tokens = max_batch_tokens
         self.set_sizes(config.output_dim, config.scale_gate, config.tau)

@@ -10,7 +10,6 @@ from gpm_hf.modeling import GPMConfig
 from .batches import longest_sequence
 from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
-from .scorer import name_of
 from .scorer_models import load_classifier, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
@@ -64,8 +63,7 @@ class PairClassifierScorer(PairScorer):
         **options: Any,
     ):
         check_template(template)
-        self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, _load)
-        name = name_of(self.model, name or path)
+        self.model, self.tokenizer, name = resolve_model(model, tokenizer, device, options, _load, name)
         _check_config(name, self.model.config)
         labels = self.model.config.num_labels
         if not 0 <= a_label < labels:

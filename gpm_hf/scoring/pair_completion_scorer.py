@@ -19,7 +19,6 @@ from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
 from .preference_model import load_gguf_language_model
 from .repositories import hub_options_of, with_gguf_file
-from .scorer import name_of
 from .scorer_models import check_complete, resolve_model
 from .whole_models import loaded_whole
 
@@ -82,8 +81,7 @@ class PairCompletionScorer(PairScorer):
         if template is None:
             template, context_template = RLHFLOW_TEMPLATE, context_template or RLHFLOW_CONTEXT
         check_template(template)
-        self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, _load)
-        name = name_of(self.model, name or path)
+        self.model, self.tokenizer, name = resolve_model(model, tokenizer, device, options, _load, name)
         if self.model.config.model_type == GPMConfig.model_type:
             raise ValueError(
                 f"{name} is a general preference model, which answers nothing: use GPMScorer, or "

@@ -10,7 +10,7 @@ from gpm_hf.modeling import GPMConfig, checked_date, encode_group
 
 from .batches import check_length, longest_sequence
 from .response_scorer import ResponseScorer
-from .scorer import name_of, reward_differences
+from .scorer import reward_differences
 from .scorer_models import load_classifier, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
@@ -71,9 +71,9 @@ class RewardModelScorer(ResponseScorer):
     ):
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
-        self.model, self.tokenizer, path = resolve_model(model, tokenizer, device, options, load_reward_model)
+        self.model, self.tokenizer, name = resolve_model(model, tokenizer, device, options, load_reward_model, name)
         super().__init__(
-            name_of(self.model, name or path),
+            name,
             template_date=checked_date(template_date),
             needs_prompt=plain_text or text_pair,
         )

@@ -231,10 +231,3 @@ def read_groups(prompts: list, groups: list[list], needs_prompt: bool = True) ->
 def reward_differences(rewards: torch.Tensor) -> torch.Tensor:
     """The matrix r_i - r_j of rewards of shape (K,): exactly skew-symmetric."""
     return rewards[:, None] - rewards[None, :]
-
-
-def name_of(model: Any, given: str | None) -> str:
-    """The name a table shows for a model: the one given, else where it was loaded from, else its class."""
-    if given is not None:
-        return given
-    return model.config.name_or_path or type(model).__name__

@@ -16,8 +16,8 @@ from .whole_models import loaded_whole
 
 
 def resolve_model(
-    model: Any, tokenizer: Any, device: Any, options: dict, load: Callable[..., Any]
-) -> tuple[Any, Any, str | None]:
+    model: Any, tokenizer: Any, device: Any, options: dict, load: Callable[..., Any], name: str | None = None
+) -> tuple[Any, Any, str]:
     """
     A model with its tokenizer from what a scorer was given.
 
@@ -27,29 +27,31 @@ def resolve_model(
         device: where the model goes. `None` means, for a model given by name, a GPU where there is one.
         options: for `from_pretrained`, with a name only. `dtype` is `"auto"` by default: as saved.
         load: `load(name, **options)` returns the model.
+        name: how a table calls it.
 
     Returns:
-        model, tokenizer, and the name it was given by or `None`.
+        Model, tokenizer, and the name a table shows: the one given, else where it was loaded from, else its class.
     """
     if isinstance(model, (str, os.PathLike)):
-        name = os.fspath(model)
+        path = os.fspath(model)
         options = {"dtype": "auto", **options}
         if "device_map" in options and device is not None:
             raise ValueError("Give either `device` or `device_map`, not both.")
-        loaded = load(name, **options)
+        loaded = load(path, **options)
         if tokenizer is None:
-            tokenizer = load_tokenizer(name, **hub_options_of(options))
+            tokenizer = load_tokenizer(path, **hub_options_of(options))
         # A quantised model is where its loader had to put it.
         if "device_map" not in options and loaded.device.type == "cpu":
             loaded = loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return loaded.eval(), tokenizer, name
+        return loaded.eval(), tokenizer, name or path
     if options:
         raise ValueError(f"{sorted(options)} are for a model given by its name; this one is loaded already.")
     if tokenizer is None:
         if not model.config.name_or_path:
             raise ValueError("The model does not say where it was loaded from: give its tokenizer as `tokenizer`.")
         tokenizer = load_tokenizer(model.config.name_or_path)
-    return (model if device is None else model.to(device)), tokenizer, None
+    name = name or model.config.name_or_path or type(model).__name__
+    return (model if device is None else model.to(device)), tokenizer, name
 
 
 def check_complete(name: str, info: dict, kind: str) -> None:

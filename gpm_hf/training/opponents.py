@@ -27,6 +27,7 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import create_model_from_path, pad
 from typing_extensions import override
 
+from gpm_hf.generation.sampling import up_to_stop
 from gpm_hf.generation.sampling_check import causal_lm
 from gpm_hf.training.geometric_mixture import geometric_mixture
 from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
@@ -173,7 +174,7 @@ class ReferenceOpponent(Opponent):
         mask = pad([torch.ones_like(row) for row in rows], padding_value=0, padding_side="left").to(device)
         with torch.no_grad(), self.player() as model:
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=self.generation_config)
-        token_ids = [_until_eos(row, trainer.eos_token_ids) for row in output[:, ids.shape[1] :].tolist()]
+        token_ids = [up_to_stop(row, trainer.eos_token_ids) for row in output[:, ids.shape[1] :].tolist()]
         return decode_completions(trainer, prompts, prompt_ids, token_ids), token_ids
 
     def player(self):
@@ -394,11 +395,3 @@ def _generation_config(trainer):
         repetition_penalty=trainer.repetition_penalty,
         disable_compile=True,
     )
-
-
-def _until_eos(token_ids, eos_token_ids):
-    """A sampled row up to its first end-of-sequence token, that one included."""
-    for index, token in enumerate(token_ids):
-        if token in eos_token_ids:
-            return token_ids[: index + 1]
-    return token_ids

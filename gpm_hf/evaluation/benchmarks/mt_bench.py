@@ -10,7 +10,7 @@ from typing import Any
 
 from gpm_hf.data.raw_rows import MalformedRow, read_rows
 from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, beginning, collect_answers
-from gpm_hf.files import json_text, written_whole
+from gpm_hf.files import write_rows
 from gpm_hf.modeling import is_empty
 
 
@@ -202,14 +202,15 @@ def write_fastchat(
             f"{len(open_turns)} of {len(questions)} questions have turns without an answer, the first being turn "
             f"{len(found[first.id]) + 1} of question {first.id}: answer them, and give the files of all turns."
         )
-    with written_whole(path) as file:
-        for question in sorted(questions, key=lambda one: one.id):
-            turns = found[question.id]
-            row = {
-                "question_id": question.id,
-                "answer_id": hashlib.sha256(json.dumps([model, question.id, turns]).encode()).hexdigest()[:22],
-                "model_id": model,
-                "choices": [{"index": 0, "turns": turns}],
-                "tstamp": time.time(),
-            }
-            file.write(json_text(row) + "\n")
+
+    def row(question: Question) -> dict[str, Any]:
+        turns = found[question.id]
+        return {
+            "question_id": question.id,
+            "answer_id": hashlib.sha256(json.dumps([model, question.id, turns]).encode()).hexdigest()[:22],
+            "model_id": model,
+            "choices": [{"index": 0, "turns": turns}],
+            "tstamp": time.time(),
+        }
+
+    write_rows(path, map(row, sorted(questions, key=lambda one: one.id)))
