@@ -104,18 +104,13 @@ def collate_states(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         `response_states` of shape (sequences, hidden_size), ordered as in [`PreferenceCollator`], `prompt_states`
         where the rows have one, one for each row, the labels, and of groups what [`pair_tensors`] returns.
     """
-    if not is_group(rows[0]):
-        states = [state for row in rows for state in (row["chosen_state"], row["rejected_state"])]
-        batch = {"response_states": torch.stack(states)}
-        if "prompt_state" in rows[0]:
-            batch["prompt_states"] = torch.stack([row["prompt_state"] for row in rows])
-        return batch | label_tensors(rows)
-    sizes = [len(row["sequence_states"]) for row in rows]
     batch = {"response_states": torch.stack([state for row in rows for state in row["sequence_states"]])}
     if "prompt_state" in rows[0]:
         batch["prompt_states"] = torch.stack([row["prompt_state"] for row in rows])
-        batch["gate_rows"] = torch.arange(len(rows))
-    return batch | pair_tensors(rows, sizes, batch.get("gate_rows")) | label_tensors(rows)
+    if is_group(rows[0]):
+        gates = torch.arange(len(rows)) if "prompt_state" in rows[0] else None
+        batch |= pair_tensors(rows, [len(row["sequence_states"]) for row in rows], gates)
+    return batch | label_tensors(rows)
 
 
 def label_tensors(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

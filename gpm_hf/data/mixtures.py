@@ -65,7 +65,7 @@ def _kind(part: Dataset) -> str:
 
 
 def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
-    prompt, chosen, rejected = split_preference(row, needs_prompt=False)
+    prompt, chosen, rejected = split_preference(row)
     labels = {name: row[name] for name in LABEL_COLUMNS if row.get(name) is not None}
     # Without a probability a pair is certain; beside pairs that have one this must be said.
     labels.setdefault("preference_probability", 1.0)
@@ -83,7 +83,7 @@ def _group(row: Mapping[str, Any]) -> dict[str, Any]:
         prompt, responses = group.prompt, group.responses
         judged = [[pair.first, pair.second, pair.probability] for pair in group.pairs]
     else:
-        prompt, *responses = split_preference(row, needs_prompt=False)
+        prompt, *responses = split_preference(row)
         labels = [name for name in ("margin", "target_score") if row.get(name) is not None]
         if labels:
             raise ValueError(f"its label {labels} is a pair's, and the mixture has groups: leave it out.")

@@ -75,7 +75,7 @@ def judgements_of(row: Mapping[str, Any]) -> list[Judgement]:
                 Judgement(prompt, texts[pair.first], texts[pair.second], pair.probability - 0.5)
                 for pair in group.pairs
             ]
-        asked, chosen, rejected = split_preference(row, needs_prompt=False)
+        asked, chosen, rejected = split_preference(row)
     except (ValueError, KeyError):
         return []
     first, second = _digest(_said(chosen)), _digest(_said(rejected))

@@ -129,3 +129,21 @@ def encode_responses(
             "(`--columns prompt=COLUMN` where it has another name), or filter such rows out of the data set."
         )
     return encode_group(tokenizer, group.prompt, group.responses, prompt_format, template_date)
+
+
+def split_preference(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """
+    Prompt, chosen and rejected response of a preference row, as they are encoded.
+
+    Args:
+        row: `chosen`, `rejected` and optionally `prompt`, each a string or chat messages.
+
+    Returns:
+        The prompt, `None` where there is none that goes alone; then the two responses, without the prompt where it is
+        given.
+
+    Raises:
+        ValueError: a row with a prompt that would be encoded twice.
+    """
+    group = read_group(row.get("prompt"), [row["chosen"], row["rejected"]])
+    return group.prompt, *group.responses

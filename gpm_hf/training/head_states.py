@@ -38,7 +38,7 @@ logger = get_logger(__name__)
 
 # Of rows with stored states: which have one prompt.
 PROMPT_KEY = "prompt_key"
-ROW_COLUMNS = ("chosen_row", "rejected_row", "sequence_rows", "prompt_row")
+ROW_COLUMNS = ("sequence_rows", "prompt_row")
 # Minutes of work for a small backbone on a CPU, seconds on a GPU: what a killed run loses at most.
 SHARD_TOKENS = 2**17
 # A short sequence counts as so many tokens, because its states take as much room as a long one's.
@@ -96,8 +96,8 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
         batch_size: sequences encoded at once.
 
     Returns:
-        The same rows; reading one gives `chosen_state` and `rejected_state`, of a group `sequence_states`, a list, and
-        with prompts `prompt_state`, each state a float32 tensor of shape (hidden_size,), and the row's labels.
+        The same rows; reading one gives `sequence_states`, a list (of a pair: chosen, rejected), and with prompts
+        `prompt_state`, each state a float32 tensor of shape (hidden_size,), and the row's labels.
 
     Raises:
         OSError: the states are larger than what is free on the disk.
@@ -114,22 +114,15 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
             sequences[key] = _Sequence(np.asarray(ids, dtype=np.int32), prompt_length)
         return key
 
-    grouped = "pairs" in dataset.column_names
-    keys: dict[str, list[Any]] = {name: [] for name in (["sequence_rows"] if grouped else ROW_COLUMNS[:2])}
+    keys: dict[str, list[Any]] = {name: [] for name in ROW_COLUMNS[: 1 + with_prompts]}
     prompt_keys: list[str] = []
-    if with_prompts:
-        keys["prompt_row"] = []
     for row in dataset:
         group = EncodedGroup(sequences_of(row), row.get("prompt_ids"))
         # As in `collate_groups`: where the gate does not read a sequence, any of its tokens will do.
         inside = with_prompts and group.prompt_is_inside
         length = len(row["prompt_ids"]) if inside else 1
         found = [key_of(ids, length) for ids in group.sequences]
-        if grouped:
-            keys["sequence_rows"].append(found)
-        else:
-            keys["chosen_row"].append(found[0])
-            keys["rejected_row"].append(found[1])
+        keys["sequence_rows"].append(found)
         if with_prompts:
             prompt_keys.append(xxhash.xxh3_128_hexdigest(np.asarray(row["prompt_ids"], dtype=np.int64).tobytes()))
             keys["prompt_row"].append(found[0] if inside else key_of(row["prompt_ids"], len(row["prompt_ids"])))
@@ -164,13 +157,11 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
 
     def look_up(rows):
         found = {name: values for name, values in rows.items() if name not in ROW_COLUMNS}
-        for name in rows.keys() & set(ROW_COLUMNS):
-            if name == "sequence_rows":
-                groups = rows[name]
-                found["sequence_states"] = [[states.read("response_states", row) for row in group] for group in groups]
-            else:
-                kind = "prompt_states" if name == "prompt_row" else "response_states"
-                found[name.replace("_row", "_state")] = [states.read(kind, row) for row in rows[name]]
+        if "sequence_rows" in rows:
+            groups = rows["sequence_rows"]
+            found["sequence_states"] = [[states.read("response_states", row) for row in group] for group in groups]
+        if "prompt_row" in rows:
+            found["prompt_state"] = [states.read("prompt_states", row) for row in rows["prompt_row"]]
         return found
 
     return datasets.concatenate_datasets(parts, axis=1).with_transform(look_up)

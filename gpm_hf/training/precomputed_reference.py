@@ -13,12 +13,10 @@ from typing_extensions import override
 
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.identity import tied_to_versions
-from gpm_hf.news import get_logger
+from gpm_hf.training.long_rows import count_left_out
 from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.sampled_rows import check_rendering, check_row_ids, has_sampled_ids
 from gpm_hf.training.saving import OneModelMixin
-
-logger = get_logger(__name__)
 
 
 class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
@@ -62,22 +60,9 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
 
         with global_then_local_main_first():
             kept = dataset.filter(fits)
-        if isinstance(dataset, IterableDataset):
-            logger.warning(f"Streamed {dataset_name} rows over max_length={max_length} tokens are left out uncounted.")
-            return kept
-        dropped = len(dataset) - len(kept)
-        if dataset_name == "train":
+        dropped = count_left_out(dataset, kept, max_length, dataset_name)
+        if dataset_name == "train" and isinstance(kept, Dataset):
             self._train_rows_over_max_length = dropped
-        if len(kept) == 0:
-            raise ValueError(
-                f"No row of the {dataset_name} data set is left: all {dropped} are longer than "
-                f"max_length={max_length} tokens. Raise `max_length`."
-            )
-        if dropped:
-            logger.warning(
-                f"{dropped} of {len(dataset)} {dataset_name} rows have more than max_length={max_length} tokens and "
-                "are left out."
-            )
         return kept
 
     @override

@@ -34,6 +34,7 @@ from gpm_hf.news import get_logger
 from gpm_hf.scoring.preference_model import check_gpm_options, load_or_start_preference_model, load_tokenizer
 from gpm_hf.training.group_batches import pair_weights, rows_in, take_pairs
 from gpm_hf.training.head_states import ROW_COLUMNS, with_head_states
+from gpm_hf.training.long_rows import count_left_out
 from gpm_hf.training.losses import cross_entropy_loss, regression_loss
 from gpm_hf.training.new_tokens import check_base, check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.peft_config import adapter_config
@@ -276,9 +277,7 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
 
     @override
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
-        is_prepared = isinstance(dataset, Dataset) and {"chosen_row", "sequence_rows", "sequence_ids"} & set(
-            dataset.column_names
-        )
+        is_prepared = isinstance(dataset, Dataset) and {"sequence_rows", "sequence_ids"} & set(dataset.column_names)
         if is_prepared:
             return dataset  # `evaluate` on a data set that `__init__` prepared
         config = cast(GPMConfig, self.gpm.config)
@@ -289,25 +288,13 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             if args.max_tokens_per_batch is not None:
                 raise ValueError("max_tokens_per_batch needs to know all rows, and those of a stream nobody knows.")
             if args.max_length is not None:
-                logger.warning(
-                    f"Streamed {dataset_name} rows over max_length={args.max_length} tokens are left out uncounted."
-                )
+                count_left_out(dataset, dataset, args.max_length, dataset_name)
             return dataset if grouped else super()._prepare_dataset(dataset, processing_class, args, dataset_name)
         is_training = self._train_counts is None
         if not grouped:
-            before = len(dataset)
+            before = dataset
             dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-            dropped = before - len(dataset)
-            if len(dataset) == 0:
-                raise ValueError(
-                    f"No row of the {dataset_name} data set is left: all {before} are longer than "
-                    f"max_length={args.max_length} tokens. Raise `max_length`."
-                )
-            if dropped:
-                logger.warning(
-                    f"{dropped} of {before} {dataset_name} rows have more than max_length={args.max_length} tokens "
-                    "and are left out."
-                )
+            dropped = count_left_out(before, dataset, args.max_length, dataset_name)
         undecided = count_undecided(dataset, args.loss_type, dataset_name)
         if is_training:
             self._train_counts = {"rows_over_max_length": dropped, **undecided}

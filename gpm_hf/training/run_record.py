@@ -72,7 +72,12 @@ _GPO_METRICS = (
 )
 _OFFLINE_OPTIONS = ("gpo_beta", "length_normalize", "rescale_loss", "max_length")
 _OFFLINE_METRICS = ("loss", "gpo/residual_abs", "gpo/sign_accuracy", "gpo/pair_accuracy", "rows_over_max_length")
-_POLICY = {"online": (_GPO_OPTIONS, _GPO_METRICS), "offline": (_OFFLINE_OPTIONS, _OFFLINE_METRICS)}
+# Options and metrics by the kind of run.
+_TOLD = {
+    "reward": (_REWARD_OPTIONS, _REWARD_METRICS),
+    "online": (_GPO_OPTIONS, _GPO_METRICS),
+    "offline": (_OFFLINE_OPTIONS, _OFFLINE_METRICS),
+}
 
 
 def preference_model_record(trainer, dataset_name: str | None = None, tags: Any = None) -> RunRecord:
@@ -85,26 +90,15 @@ def preference_model_record(trainer, dataset_name: str | None = None, tags: Any 
         tags: further tags.
     """
     config = trainer.gpm.config
-    settings = preference_model_settings(config)
+    settings, names = preference_model_settings(config), [config.text_config.name_or_path, config.name_or_path]
     if is_peft_model(trainer.model):
         # What is loaded first: a model of ours with its own heads, or a language model that gets these.
         base = trainer.model.active_peft_config.base_model_name_or_path or ""
         settings["adapter of"] = "a preference model" if _is_preference_model(base) else "a language model"
-        name, revision = _base_of(trainer, base)
-    else:
-        name, revision = _base_of(trainer, config.text_config.name_or_path, config.name_or_path)
-    return RunRecord(
-        kind="preference_model",
-        base_model=name,
-        base_revision=revision,
-        datasets=_datasets(trainer, dataset_name),
-        settings=settings,
-        hyperparameters=_options(trainer, (*_OPTIMISATION, *_REWARD_OPTIONS)) | trainer.group_counts,
-        metrics=_last_metrics(trainer, _REWARD_METRICS),
-        hardware=_hardware(trainer),
-        versions={name: version(name) for name in _LIBRARIES},
-        tags=_tags(trainer, tags),
-    )
+        names = [base]
+    record = _record(trainer, "reward", names, dataset_name, tags, kind="preference_model", settings=settings)
+    record.hyperparameters |= trainer.group_counts
+    return record
 
 
 def policy_record(
@@ -118,19 +112,25 @@ def policy_record(
         preference: who preferred, in words.
         method: "online" or "offline".
     """
-    name, revision = _base_of(trainer, trainer.accelerator.unwrap_model(trainer.model).config.name_or_path)
-    options, metrics = _POLICY[method]
+    names = [trainer.accelerator.unwrap_model(trainer.model).config.name_or_path]
+    settings = {"preference": without_paths(preference), "method": method}
+    return _record(trainer, method, names, dataset_name, tags, kind="policy", settings=settings)
+
+
+def _record(trainer, run: str, bases: list[str], dataset_name: str | None, tags: Any, **what: Any) -> RunRecord:
+    """What records of all kinds of runs have, beside what distinguishes the model."""
+    options, metrics = _TOLD[run]
+    base, revision = _base_of(trainer, *bases)
     return RunRecord(
-        kind="policy",
-        base_model=name,
+        base_model=base,
         base_revision=revision,
         datasets=_datasets(trainer, dataset_name),
-        settings={"preference": without_paths(preference), "method": method},
         hyperparameters=_options(trainer, (*_OPTIMISATION, *options)),
         metrics=_last_metrics(trainer, metrics),
         hardware=_hardware(trainer),
         versions={name: version(name) for name in _LIBRARIES},
         tags=_tags(trainer, tags),
+        **what,
     )
 
 

@@ -25,7 +25,7 @@ def state_pairs(rows: Mapping[str, Any], loss_type: str) -> tuple[torch.Tensor, 
         chosen, rejected = (torch.stack([group[pair[side]] for group, pair in places]) for side in (0, 1))
         labels = torch.tensor([value for values in rows[label] for value in values])
     else:
-        chosen, rejected = torch.stack(rows["chosen_state"]), torch.stack(rows["rejected_state"])
+        chosen, rejected = (torch.stack([states[side] for states in rows["sequence_states"]]) for side in (0, 1))
         labels = torch.tensor(rows[label]) if label in rows else torch.ones(len(chosen))
     return chosen, rejected, labels if loss_type == "regression" else 2 * labels - 1
 

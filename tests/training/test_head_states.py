@@ -55,8 +55,11 @@ def shards(cache):
 
 
 def stacked(dataset):
+    """The states of pairs by their sides, and those of their prompts."""
     rows = dataset[:]
-    return {name: torch.stack(values) for name, values in rows.items() if name.endswith("_state")}
+    sides = [torch.stack(states) for states in zip(*rows["sequence_states"])]
+    found = dict(zip(("chosen_state", "rejected_state"), sides, strict=True))
+    return found | ({"prompt_state": torch.stack(rows["prompt_state"])} if "prompt_state" in rows else {})
 
 
 def by_hand(model, rows):
@@ -247,7 +250,7 @@ def test_rows_are_read_by_workers_from_the_same_files(cache):
     assert len(pickled) < 1000
     assert torch.equal(pickle.loads(pickled).read("response_states", 3), expected)
     loader = torch.utils.data.DataLoader(found, batch_size=None, num_workers=1, multiprocessing_context="fork")
-    read = torch.stack([row["chosen_state"] for row in loader])
+    read = torch.stack([row["sequence_states"][0] for row in loader])
     assert torch.equal(read, stacked(found)["chosen_state"])
 
 
