@@ -33,6 +33,9 @@ class PreferenceCollator:
     chosen, rejected, chosen, rejected, ...; labels (`margin`, `target_score`, `preference_probability`) are float
     tensors of shape (B,), `identical` a bool one, and `gate_rows` says at which row each pair's scales are.
 
+    Where a sequence ends to be prompt, its ids and the prompt's say: rows have no second statement of it that could
+    differ, and to compare them costs a hundredth of what a batch does.
+
     Of groups (see `group_rows.py`) the sequences lie group by group, labels and `gate_rows` have shape (P,), the
     number of pairs, and there are also what [`pair_tensors`] returns.
     """

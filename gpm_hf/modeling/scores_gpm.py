@@ -122,7 +122,8 @@ def rank_responses(scores):
 
 def condorcet_winner(scores):
     """
-    Index of the response preferred to every other, -1 where there is none.
+    Index of the response preferred to every other, -1 where there is none. (The model is shipped alone, so this is its
+    own; for NumPy, and with a threshold for ties, see `gpm_hf.preference.condorcet_winner`.)
 
     Args:
         scores (`torch.Tensor` of shape `(..., K, K)`): log-odds.

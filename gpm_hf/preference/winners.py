@@ -7,7 +7,8 @@ from .arrays import beats, like, read_scores
 
 def condorcet_winner(scores, min_score: float = 0.0):
     """
-    Index of the response preferred to every other one, -1 where there is none.
+    Index of the response preferred to every other one, -1 where there is none; as `gpm_hf.condorcet_winner` of the
+    shipped model, for NumPy too, and of a matrix that is checked.
 
     Args:
         scores: log-odds of shape (..., n, n), NumPy or torch.

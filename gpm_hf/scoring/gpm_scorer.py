@@ -25,12 +25,9 @@ class GPMScorer(EmbeddingScorer):
     Args:
         model: a Hub id or folder of a saved model or of its LoRA adapter, or the model.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): by default the one saved beside the model.
-        batch_size (`int`, defaults to 16): sequences encoded at once; on it the result depends by rounding alone.
         max_batch_tokens (`int`, *optional*): tokens encoded at once, in place of `batch_size`, see
             [`~gpm_hf.modeling.GPMForPreference.embed_groups`].
-        name (`str`, *optional*): how a table calls it.
-        device (`str`, *optional*): for a model given by name, a GPU by default where there is one.
-        options: for `from_pretrained` (`dtype`, `revision`, ...).
+        batch_size, name, device, options: as in [`RewardModelScorer`].
 
     Raises:
         ValueError: where there is no general preference model.

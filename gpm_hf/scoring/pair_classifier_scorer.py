@@ -34,13 +34,8 @@ class PairClassifierScorer(PairScorer):
         both_orders (`bool`, defaults to `True`): K(K-1) forward passes, or K(K-1)/2 with the earlier response first.
         average (`bool`, defaults to `True`): with both orders, (s_ij - s_ji) / 2; else the matrix as the model
             gave it.
-        pooling (`str`, defaults to `"model"`): see [`RewardModelScorer`].
-        batch_size (`int`, defaults to 16): sequences encoded at once; on it the result depends by rounding alone.
-        max_length (`int`, *optional*): the most tokens the model reads; by default what its configuration and its
-            tokenizer say. (DeBERTa's positions are relative, so PairRM reads 2048.)
-        name (`str`, *optional*): how a table calls it.
-        device (`str`, *optional*): for a model given by name, a GPU by default where there is one.
-        options: for `from_pretrained` (`dtype`, `revision`, `trust_remote_code`, ...).
+        pooling, batch_size, max_length, name, device, options: as in [`RewardModelScorer`]. (DeBERTa's positions are
+            relative, so PairRM reads 2048 tokens.)
 
     Raises:
         ValueError: a model with another number of labels, one that lacks weights, a template without a field.

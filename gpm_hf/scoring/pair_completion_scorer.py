@@ -46,14 +46,7 @@ class PairCompletionScorer(PairScorer):
         both_orders (`bool`, defaults to `True`): K(K-1) forward passes, or K(K-1)/2 with the earlier response as A.
         average (`bool`, defaults to `True`): with both orders, (s_ij - s_ji) / 2; else the matrix as the model
             gave it. The mean is of log-odds; RLHFlow's program takes that of probabilities, on the same side of 1/2.
-        batch_size (`int`, defaults to 16): sequences encoded at once; on it the result depends by rounding alone.
-        max_length (`int`, *optional*): the most tokens the model reads; by default what its configuration and its
-            tokenizer say.
-        template_date (`str`, *optional*): the date, "YYYY-MM-DD", that a chat template writes which asks for today's;
-            by default the one of our own models, see [`~gpm_hf.modeling.GPMConfig`].
-        name (`str`, *optional*): how a table calls it.
-        device (`str`, *optional*): for a model given by name, a GPU by default where there is one.
-        options: for `from_pretrained` (`dtype`, `revision`, ...).
+        batch_size, max_length, template_date, name, device, options: as in [`RewardModelScorer`].
 
     Raises:
         ValueError: a model that is no causal language model or lacks weights, a template without a field, an answer

@@ -7,7 +7,6 @@ import math
 import pytest
 
 from gpm_hf.data.policy_data import all_responses, select_pairs
-from gpm_hf.data.rendered_answers import rendering_fault
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.generation import (
     PolicySampler,
@@ -15,6 +14,7 @@ from gpm_hf.generation import (
     encode_prompt,
 )
 from gpm_hf.generation.sampled_group import response_text
+from gpm_hf.training.sampled_rows import rendering_fault
 from tests.conftest import build_tokenizer
 from tests.generation.log_probs import token_log_probs
 from tests.generation.templates import (

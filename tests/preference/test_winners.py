@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 
+from gpm_hf import modeling
 from gpm_hf.preference import condorcet_winner, copeland, ranking, smith_set
 
 from .games import ORDER, ROCK_PAPER_SCISSORS, TIE, WEIGHTED_RING, WITH_DOMINANT, WITH_DOMINATED, matrices, skew
@@ -39,6 +40,13 @@ def test_the_named_games():
         assert np.flatnonzero(smith_set(game)).tolist() == members
         assert copeland(game).tolist() == scores
         assert ranking(game).tolist() == order
+
+
+def test_the_shipped_models_own_condorcet_winner_is_this_one():
+    half = np.triu(np.random.default_rng(1).integers(-1, 2, (200, 5, 5)), 1)
+    games = torch.tensor(half - half.swapaxes(-1, -2))
+    assert (modeling.condorcet_winner(games) == condorcet_winner(games)).all()
+    assert (condorcet_winner(games) >= 0).any()
 
 
 def test_mean_scores_and_duels_can_disagree():

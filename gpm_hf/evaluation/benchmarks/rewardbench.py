@@ -136,11 +136,7 @@ def evaluate_rewardbench(
 
     Args:
         rows: as [`gpm_hf.data.pair_files.read_pairs`] returns them; `subset` is one of RewardBench's.
-        scorer: see [`gpm_hf.scoring.Scorer`]; it counts its own forward passes.
-        chunk_size: rows given to the scorer at once, and then stored; results depend on it by
-            rounding alone.
-        store: a JSON Lines file of scores, by which a run that was stopped goes on; see [`score_groups`].
-        progress: show a progress bar.
+        scorer, chunk_size, store, progress: see [`score_groups`].
 
     Raises:
         ValueError: no rows, subsets that RewardBench does not have, or a row that the scorer refuses, by name.

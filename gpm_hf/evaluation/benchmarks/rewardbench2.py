@@ -30,10 +30,7 @@ class RewardBench2Result:
         scorer: its name.
         rule: how a response is chosen by preferences, see [`evaluate_rewardbench2`].
         rows, scores: the rows, and their log-odds of shape (K, K), exactly skew-symmetric.
-        asymmetry: the largest |P(i > j) + P(j > i) - 1| that the scorer met, before any averaging; 0 for a general
-            preference model, `None` where it read one order only.
-        forward_passes: that the scores took, in this run and in those it resumed.
-        reused: rows whose scores were stored already.
+        asymmetry, forward_passes, reused: see [`gpm_hf.evaluation.reports.scored_groups.ScoredGroups`].
     """
 
     scorer: str
@@ -140,11 +137,8 @@ def evaluate_rewardbench2(
 
     Args:
         rows: as [`gpm_hf.data.best_of_files.read_best_of`] returns them.
-        scorer: see [`gpm_hf.scoring.Scorer`].
         rules: which to apply. `"von_neumann"` needs SciPy and some milliseconds a row.
-        chunk_size: rows given to the scorer at once, and then stored; results depend on it by
-            rounding alone.
-        store, progress: see [`score_groups`].
+        scorer, chunk_size, store, progress: see [`score_groups`].
 
     Returns:
         By rule.

@@ -41,9 +41,7 @@ class Intransitivity:
     Attributes:
         scorer: its name.
         prompts: one by one.
-        asymmetry: the largest |P(i > j) + P(j > i) - 1| that the scorer met, before any averaging; 0 for a general
-            preference model, `None` where it read one order only.
-        forward_passes: that the scores took, in this run and in those it resumed.
+        asymmetry, forward_passes: see [`gpm_hf.evaluation.reports.scored_groups.ScoredGroups`].
     """
 
     scorer: str

@@ -49,10 +49,7 @@ class PairResult:
         rows: as given.
         log_odds: shape (N,): that the chosen response is preferred. Where a scorer's two orders of presentation
             disagree, their average.
-        asymmetry: the largest |P(i > j) + P(j > i) - 1| that the scorer met, before any averaging; 0 for a general
-            preference model, `None` where it read one order only.
-        forward_passes: that the scores took, in this run and in those it resumed.
-        reused: prompts whose scores were stored already.
+        asymmetry, forward_passes, reused: see [`gpm_hf.evaluation.reports.scored_groups.ScoredGroups`].
     """
 
     scorer: str

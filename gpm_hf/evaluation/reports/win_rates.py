@@ -216,10 +216,9 @@ class WinRates:
 
 def _student_low(values: np.ndarray) -> float:
     """Lower end of the 95% interval of the mean by Student's t."""
-    from scipy.special import stdtrit
+    from scipy.stats import ttest_1samp
 
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - stdtrit(len(values) - 1, 0.975) * error)
+    return float(ttest_1samp(values, 0.5).confidence_interval(0.95).low)
 
 
 def measure_win_rates(
