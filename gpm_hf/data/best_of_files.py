@@ -14,7 +14,6 @@ def read_best_of(
     source: str,
     split: str | None = None,
     config: str | None = None,
-    strict: bool = False,
     count_tokens: Callable[[Any, Any], int] | None = None,
     max_tokens: int | None = None,
 ) -> tuple[list[dict[str, Any]], ReadReport]:
@@ -26,7 +25,6 @@ def read_best_of(
     Args:
         source: a Hub data set (`allenai/reward-bench-2`) or a local file, see [`read_rows`].
         split, config: of a Hub data set.
-        strict: raise at the first row that cannot be evaluated, instead of counting it.
         count_tokens, max_tokens: as in [`read_pairs`].
 
     Returns:
@@ -35,8 +33,7 @@ def read_best_of(
 
     Raises:
         FileNotFoundError: a file that is not there.
-        ValueError: nothing left; with `strict`, a row that cannot be evaluated; only one of `count_tokens` and
-            `max_tokens`.
+        ValueError: nothing left; only one of `count_tokens` and `max_tokens`.
     """
     check_token_limit(count_tokens, max_tokens)
 
@@ -46,7 +43,7 @@ def read_best_of(
             check_tokens(found["prompt"], found["responses"], count_tokens, max_tokens)
         return [found]
 
-    return read_kept(source, split, config, strict, read)
+    return read_kept(source, split, config, read)
 
 
 def ties_question(identity: str) -> tuple[str, int]:

@@ -18,7 +18,6 @@ def read_pairs(
     source: str,
     split: str | None = None,
     config: str | None = None,
-    strict: bool = False,
     count_tokens: Callable[[Any, Any], int] | None = None,
     max_tokens: int | None = None,
     needs_prompt: bool = True,
@@ -41,7 +40,6 @@ def read_pairs(
     Args:
         source: a Hub data set or a local file, see [`read_rows`].
         split, config: of a Hub data set.
-        strict: raise at the first such row instead.
         count_tokens: tokens of a prompt with one response, see [`token_counter`]; given with `max_tokens`.
         max_tokens: rows with a longer sequence are left out.
         needs_prompt: leave out rows without a prompt too. Else theirs is `None`: a model without a scale gate reads
@@ -54,8 +52,7 @@ def read_pairs(
 
     Raises:
         FileNotFoundError: a file that is not there.
-        ValueError: nothing left; with `strict`, a row that cannot be evaluated; only one of `count_tokens` and
-            `max_tokens`.
+        ValueError: nothing left; only one of `count_tokens` and `max_tokens`.
     """
     check_token_limit(count_tokens, max_tokens)
 
@@ -66,7 +63,7 @@ def read_pairs(
                 check_tokens(pair["prompt"], (pair["chosen"], pair["rejected"]), count_tokens, max_tokens)
         return found
 
-    return read_kept(source, split, config, strict, read)
+    return read_kept(source, split, config, read)
 
 
 def token_counter(tokenizer: Any, **encoding_options: Any) -> Callable[[Any, Any], int]:

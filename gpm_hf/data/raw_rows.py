@@ -86,19 +86,18 @@ def read_sure_rows(source: str, split: str | None = None, config: str | None = N
 
 
 def read_kept(
-    source: str, split: str | None, config: str | None, strict: bool, read: Callable[[Any, str], list[dict[str, Any]]]
+    source: str, split: str | None, config: str | None, read: Callable[[Any, str], list[dict[str, Any]]]
 ) -> tuple[list[dict[str, Any]], ReadReport]:
     """
-    The rows of a benchmark that can be evaluated.
+    The rows of a benchmark that can be evaluated; the others are counted.
 
     Args:
         source, split, config: as in [`read_rows`].
-        strict: raise at the first row that cannot be, instead of counting it.
         read: from a row and its name to what becomes of it; raises a [`MalformedRow`] for one that is left out.
 
     Raises:
         FileNotFoundError: a file that is not there.
-        ValueError: nothing left; with `strict`, a row that cannot be evaluated.
+        ValueError: nothing left.
     """
     report, kept = ReadReport(source), []
     for name, row in read_rows(source, split, config):
@@ -108,8 +107,6 @@ def read_kept(
                 raise row
             kept += read(row, name)
         except MalformedRow as reason:
-            if strict:
-                raise ValueError(f"{source}, {name}: {reason}. Mend the row, or read without `strict`.") from reason
             report.skip(str(reason), name)
         else:
             report.kept += 1

@@ -9,14 +9,14 @@ from gpm_hf.modeling.messages_gpm import as_messages
 from gpm_hf.modeling.template_gpm import ChatTemplate
 
 
-def read_prompts(source: str, split: str | None = None, config: str | None = None) -> list[Any]:
+def read_prompts(source: str, split: str | None = None) -> list[Any]:
     """
     Prompts of a file or data set.
 
     Args:
         source: a local file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`) or a data set of the Hub. A row has a
             `prompt`, a string or chat messages, or AlpacaEval's `instruction`; its other columns are not read.
-        split, config: of a Hub data set, see [`gpm_hf.data.raw_rows.read_rows`].
+        split: of a Hub data set, see [`gpm_hf.data.raw_rows.read_rows`].
 
     Returns:
         Strings or lists of chat messages.
@@ -26,7 +26,7 @@ def read_prompts(source: str, split: str | None = None, config: str | None = Non
         ValueError: no rows, or a row without a prompt, naming it.
     """
     found = []
-    for name, row in read_rows(source, split, config):
+    for name, row in read_rows(source, split):
         if isinstance(row, MalformedRow):
             raise ValueError(f"{source}, {name} is {row}.")
         prompt = row.get("prompt", row.get("instruction"))

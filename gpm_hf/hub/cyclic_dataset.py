@@ -51,9 +51,7 @@ def save_cyclic_dataset(
     return folder
 
 
-def push_cyclic_dataset(
-    folder: str | Path, repo: str, private: bool | None = None, revision: str | None = None, token: str | None = None
-) -> CommitInfo:
+def push_cyclic_dataset(folder: str | Path, repo: str, private: bool | None = None) -> CommitInfo:
     """
     Uploads a folder of [`save_cyclic_dataset`] to the Hub in one commit; the repository is made where it is missing.
 
@@ -61,16 +59,13 @@ def push_cyclic_dataset(
         folder: the folder.
         repo: the repository's name, "user/name".
         private: whether a new repository is private.
-        revision: the branch, which must exist; default "main".
-        token: default: the one of `hf auth login`.
     """
-    api = HfApi(token=token)
+    api = HfApi()
     api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
     return api.upload_folder(
         repo_id=repo,
         repo_type="dataset",
         folder_path=folder,
-        revision=revision,
         commit_message="Upload CyclicPreference data",
         # A file of an earlier upload that this one lacks would still be loaded.
         delete_patterns=["*.parquet", "*/*.parquet"],

@@ -7,13 +7,12 @@ from gpm_hf.identity.contents import file_digest, files_digest
 from gpm_hf.identity.software import versions
 
 
-def data_identity(name: str | Path, config: str | None = None) -> str:
+def data_identity(name: str | Path) -> str:
     """
     What tells data from all others.
 
     Args:
         name: a file, a folder, or a data set of the Hub.
-        config: of a data set of the Hub, where it has several.
 
     Returns:
         `"sha256:..."` of a file's content, or of a folder's files by their places and content; `"NAME@COMMIT"` of a
@@ -27,7 +26,7 @@ def data_identity(name: str | Path, config: str | None = None) -> str:
         return f"sha256:{files_digest(path, files)}"
     from datasets import load_dataset_builder
 
-    return f"{name}@{load_dataset_builder(str(name), config or None).hash}"
+    return f"{name}@{load_dataset_builder(str(name)).hash}"
 
 
 def tied_to_versions(dataset: Any) -> Any:

@@ -87,13 +87,13 @@ class CyclicResult:
         """The largest pair accuracy that a scalar reward could reach."""
         return self.ceiling / self.pairs
 
-    def interval(self, of: str = "pairs", level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
+    def interval(self, of: str = "pairs") -> tuple[float, float] | None:
         """
-        Bootstrap interval over prompts of the accuracy of `"pairs"` or `"cycles"`; `None` where fewer than five
+        95% bootstrap interval over prompts of the accuracy of `"pairs"` or `"cycles"`; `None` where fewer than five
         prompts have any.
         """
         right = [getattr(counts, f"{of}_right") for counts in self.prompts]
-        return bootstrap_interval(right, [getattr(counts, of) for counts in self.prompts], level, seed=seed)
+        return bootstrap_interval(right, [getattr(counts, of) for counts in self.prompts])
 
     def to_dict(self) -> dict[str, Any]:
         """Counts, shares and 95% intervals, for JSON."""
@@ -193,16 +193,13 @@ def evaluate_cyclic(
     return CyclicResult(_count(groups, matrices), skew_error)
 
 
-def evaluate_pairs(
-    rows: Sequence[Mapping[str, Any]], log_odds: Sequence[float], skew_error: float | None = None
-) -> CyclicResult:
+def evaluate_pairs(rows: Sequence[Mapping[str, Any]], log_odds: Sequence[float]) -> CyclicResult:
     """
     As [`evaluate_cyclic`], of pairs whose log-odds are known already, say from a trainer's `predict`.
 
     Args:
         rows: `prompt`, `chosen`, `rejected` and, for whole cycles, `cycle_id` and `edge`.
         log_odds: one number per row.
-        skew_error: if it was measured.
     """
     if len(rows) != len(log_odds) or not len(rows):
         raise ValueError(f"There are {len(rows)} pairs and {len(log_odds)} log-odds.")
@@ -213,7 +210,7 @@ def evaluate_pairs(
         prompt = str(row["prompt"])
         i, j = (responses[prompt].index(row[side]) for side in ("chosen", "rejected"))
         matrices[prompt][i, j], matrices[prompt][j, i] = float(value), -float(value)
-    return CyclicResult(_count(groups, list(matrices.values())), skew_error)
+    return CyclicResult(_count(groups, list(matrices.values())), None)
 
 
 def _count(groups: Sequence[CyclicGroup], matrices: Sequence[torch.Tensor]) -> list[PromptCounts]:

@@ -86,7 +86,6 @@ def intransitivity_report(
     chunk_size: int = 16,
     store: str | Path | None = None,
     progress: bool = False,
-    min_score: float = 0.0,
 ) -> Intransitivity:
     """
     Measures the cycles that a scorer sees: how many triples of responses it prefers in a ring, and how much of its
@@ -97,7 +96,6 @@ def intransitivity_report(
         rows: `prompt` and at least three `responses`.
         scorer, chunk_size, store, progress: see [`score_groups`]. Where a scorer's two orders disagree, their average
             is looked at, so that position bias is not taken for cycles.
-        min_score: edges of a cycle at or below these log-odds do not count.
 
     Raises:
         ValueError: no rows, fewer than three responses in one, or a row that the scorer refuses.
@@ -111,16 +109,16 @@ def intransitivity_report(
         if len(group.responses) < 3:
             raise ValueError(f"{group.name} has {len(group.responses)} responses; a cycle has at least three.")
     scored = score_groups(groups, scorer, chunk_size, store, progress)
-    prompts = [_measure(group.prompt, scores, min_score) for group, scores in zip(groups, scored.scores)]
+    prompts = [_measure(group.prompt, scores) for group, scores in zip(groups, scored.scores)]
     return Intransitivity(scorer.name, prompts, scored.asymmetry, scored.forward_passes)
 
 
-def _measure(prompt: Any, scores: np.ndarray, min_score: float) -> PromptIntransitivity:
+def _measure(prompt: Any, scores: np.ndarray) -> PromptIntransitivity:
     parts = decompose(scores)
     return PromptIntransitivity(
         prompt=prompt,
         triples=comb(len(scores), 3),
-        cycles=len(find_cycles(scores, min_score=min_score)),
+        cycles=len(find_cycles(scores)),
         cyclic_share=float(parts.cyclic_share),
         cyclic_size=_size(parts.cyclic),
         size=_size(scores),

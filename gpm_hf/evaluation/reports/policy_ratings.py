@@ -24,12 +24,12 @@ def policy_votes(result: WinRates) -> Votes:
     return count_votes(a, b, outcome, prompt=prompt)
 
 
-def rate_policies(result: WinRates, simulations: int = 400, seed: int = 0) -> RatingsReport:
+def rate_policies(result: WinRates, simulations: int = 400) -> RatingsReport:
     """
     Rates policies by Bradley-Terry, by a reward with a block, and by blocks alone: [`gpm_hf.ratings.report.rate`]. A
     probability of exactly 1/2, which equal answers have, is half a win for both.
     """
-    return rate(policy_votes(result), ties="half", simulations=simulations, seed=seed)
+    return rate(policy_votes(result), ties="half", simulations=simulations)
 
 
 def policy_rating_table(result: WinRates, report: RatingsReport) -> str:

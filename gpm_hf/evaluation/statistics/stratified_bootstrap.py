@@ -23,19 +23,15 @@ class Stratum(NamedTuple):
     weight: float
 
 
-def stratified_interval(
-    strata: Sequence[Stratum], level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float] | None:
+def stratified_interval(strata: Sequence[Stratum], samples: int = 2000) -> tuple[float, float] | None:
     """
-    Percentile bootstrap interval of sum(weight * share) / sum(weight), where clusters are drawn with replacement
+    95% percentile bootstrap interval of sum(weight * share) / sum(weight), where clusters are drawn with replacement
     within each part: how many prompts a benchmark has in each subset is no accident, and resampling them all in one
     pot would add the spread of an accident.
 
     Args:
         strata: the parts.
-        level: the interval's nominal coverage.
-        samples: resamples.
-        seed: the interval is a function of the arguments.
+        samples: resamples; the interval is a function of the arguments.
 
     Returns:
         Lower and upper end; `None` where the clusters say too little about the spread: a part's first cluster says
@@ -49,7 +45,7 @@ def stratified_interval(
         raise ValueError("There is nothing to resample: a part is empty, or there is none.")
     if sum(len(stratum.total) - 1 for stratum in strata) < MIN_CLUSTERS - 1:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     means = np.zeros(samples)
     for stratum in strata:
         size = len(stratum.total)
@@ -58,5 +54,5 @@ def stratified_interval(
         sums = draws @ np.column_stack([stratum.right, stratum.total]).astype(float)
         means += stratum.weight * sums[:, 0] / sums[:, 1]
     means /= sum(stratum.weight for stratum in strata)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -84,9 +84,7 @@ class TieCalibration:
         }
 
 
-def calibrate_ties(
-    log_odds: Sequence[float], targets: Sequence[float], prompts: Sequence[Hashable], seed: int = 0
-) -> TieCalibration:
+def calibrate_ties(log_odds: Sequence[float], targets: Sequence[float], prompts: Sequence[Hashable]) -> TieCalibration:
     """
     Fits temperature and tie width by maximum likelihood, and measures both on held-out prompts (five folds).
 
@@ -95,7 +93,6 @@ def calibrate_ties(
         targets: shape (N,): 1 where it is, 1/2 for a tie, 0 where the other is; any other probability is a vote
             that is split between the two.
         prompts: of each pair: the pairs of one are held out together.
-        seed: of the folds.
 
     Raises:
         ValueError: lists of different lengths, numbers that are not finite, targets outside of 0 to 1, fewer than five
@@ -114,7 +111,7 @@ def calibrate_ties(
     if tied.all():
         raise ValueError("Every pair is a tie: there is no temperature to find.")
     model = _fit(scores, wanted, tied)
-    fold = np.random.default_rng(seed).permutation(len(number))[cluster] % _FOLDS
+    fold = np.random.default_rng(0).permutation(len(number))[cluster] % _FOLDS
     after, in_three = np.empty_like(scores), np.empty_like(scores)
     constant = np.empty_like(scores)
     for one in range(_FOLDS):
