@@ -95,13 +95,13 @@ def _read(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from datasets.utils import logging
+    from datasets import disable_progress_bars
 
     from gpm_hf.data.overlap import hold_out, overlap
 
     if options.test_size is None and not str(options.output).endswith(".jsonl"):
         raise UsageError(f"{options.output}: name a .jsonl file to write.")
-    logging.disable_progress_bar()
+    disable_progress_bars()
     rows, report = _read(options)
     parts, shared = [rows], None
     if options.test_size is not None:
@@ -124,12 +124,12 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from datasets.utils import logging
+    from datasets import disable_progress_bars
 
     from gpm_hf.data.shown_rows import shown_row
     from gpm_hf.scoring import load_tokenizer
 
-    logging.disable_progress_bar()
+    disable_progress_bars()
     rows, report = _read(options)
     print(report)
     tokenizer, encoding = load_tokenizer(options.model), _encoding(options.model)
