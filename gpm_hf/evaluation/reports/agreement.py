@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from gpm_hf.evaluation.benchmarks.ring_accuracy import scalar_ceiling
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_list, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
 from gpm_hf.preference import find_cycles
 from gpm_hf.tables import markdown_table
 
@@ -90,7 +90,7 @@ class Agreement:
         found: dict[str, Any] = {"prompts": len(self.prompts), "pairs": self.total("pairs")}
         for of in ("pairs", "cycles", "winners"):
             found |= {of: self.total(of), f"{of}_kept": self.share(of)}
-            found[f"{of}_kept_interval"] = interval_list(self.interval(of))
+            found[f"{of}_kept_interval"] = self.interval(of)
         found |= {"model_cycles": self.total("model_cycles"), "scalar_ceiling": self.ceiling}
         return found | {"cross_entropy": self.cross_entropy, "judge_entropy": self.entropy}
 
