@@ -83,13 +83,11 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
 
     Metrics are of the direction that a pair's label prefers, the chosen response's unless `preference_probability` is
     under 1/2 or, in regression, `target_score` under 0: `accuracy` (share of pairs with positive log-odds that way),
-    `mean_probability` and `mean_log_odds`. Pairs about which nobody can be right are left out of these three and
-    counted: `identical_pairs` of equal responses, `undecided_labels` of 1/2 or 0 (where there are any). Further
-    `margin`, TRL's (the mean log-odds of chosen over rejected, whatever the label), `skew_error` (largest
-    |s_ij + s_ji|, zero by construction), and in training `rows_over_max_length`. The rows of a stream are not known
-    beforehand: long ones are left out uncounted, and a warning says so. Of groups there are also `groups_right`, the
-    share of those all of whose pairs are right, and `cycles_right`, the same of those whose labels go round in a
-    circle. In an evaluation all begin with its name: `eval_`, `eval_NAME_`, or the given `metric_key_prefix`.
+    `mean_probability`, `mean_log_odds`. Pairs about which nobody can be right are left out of these three and counted:
+    `identical_pairs` of equal responses, `undecided_labels` of 1/2 or 0. Further `margin`, TRL's (the mean log-odds of
+    chosen over rejected, whatever the label), `skew_error` (largest |s_ij + s_ji|, zero by construction), in training
+    `rows_over_max_length` (but of a stream), of groups `groups_right`, the share of those whose pairs are all right,
+    and `cycles_right`, of those whose labels go round in a circle. An evaluation puts `eval_` or `eval_NAME_` first.
     """
 
     _tag_names = ["trl", "gpm-hf", "preference-model", "reward-trainer"]
