@@ -3,6 +3,8 @@ One process of a two-process training of a preference model, for test_reward_sca
 writes down what it saw.
 
     torchrun --standalone --nproc_per_node 2 -m tests.training.reward_scale_worker FOLDER KIND [lora | qlora] [bf16]
+
+With `groups` behind it on groups, not on pairs.
 """
 
 import json
@@ -17,10 +19,18 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from gpm_hf.data.columns import dataset_of_rows
 from tests.training.online_worker import zero_config
+from tests.training.test_groups import group
 from tests.training.test_reward_trainer import config, ring_rows
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def many_groups():
+    """Groups of unequal size, so that the processes' parts of a step have unequal numbers of pairs."""
+    sizes = [2, 7, 3, 4, 5, 2, 6, 3, 4, 2, 3, 7, 5, 3, 2, 4]
+    return dataset_of_rows([group(size, number, ranking=list(range(size))) for number, size in enumerate(sizes)])
 
 
 def fsdp2_options():
@@ -84,11 +94,11 @@ def main(folder, kind, *details):
     if kind == "fsdp2":
         # Accelerate offers FSDP to processes with a GPU each. Torch can shard on a CPU, so it need not know.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    rows = ring_rows(5)
+    rows = many_groups() if "groups" in details else Dataset.from_list(ring_rows(5))
     trainer = GPMRewardTrainer(
         str(folder / "backbone"),
         args,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=rows,
         peft_config=peft_config,
         quantization_config=quantization_config,
     )
@@ -102,7 +112,7 @@ def main(folder, kind, *details):
     trainer.add_callback(AtTheStart())
     trainer.train()
     after = whole_weights(trainer.model, kind, names)
-    log_odds = trainer.predict(Dataset.from_list(rows)).predictions.tolist()
+    log_odds = trainer.predict(rows).predictions.tolist()
     trainer.save_model()
     rank = torch.distributed.get_rank()
     facts = {

@@ -163,3 +163,34 @@ def test_bfloat16(run, case):
     assert all(parameter.dtype == torch.float32 for head in model.heads().values() for parameter in head.parameters())
     assert scores_of(model) == pytest.approx(first["log_odds"], abs=0.25)
     assert max(map(abs, first["log_odds"])) > 1
+
+
+@pytest.mark.parametrize("kind", ["fsdp2"])
+def test_groups_train_as_in_one_process(run, tmp_path, kind):
+    """Whose batch has the groups of both. Each group's pairs weigh alike, however many the other process has."""
+    from gpm_hf import GPMRewardTrainer
+    from tests.training.reward_scale_worker import many_groups
+    from tests.training.test_reward_trainer import config
+
+    folder, (first, second) = run(f"{kind} groups")
+    alone = GPMRewardTrainer(
+        str(folder.parent / "backbone"),
+        config(tmp_path, embedding_dim=4, per_device_train_batch_size=8, per_device_eval_batch_size=2, max_steps=2),
+        train_dataset=many_groups(),
+    )
+    assert "pairs" in alone.train_dataset.column_names
+    names = first["before"]
+    before = {name: value.detach().clone() for name, value in alone.model.named_parameters() if name in names}
+    assert before.keys() == names.keys() and len(before) == 4
+    alone.train()
+    expected = dict(alone.model.named_parameters())
+    for facts in (first, second):
+        assert facts["world_size"] == 2 and facts["wrapped"] == WRAPPED[kind]
+    for name, value in before.items():
+        torch.testing.assert_close(torch.tensor(first["before"][name]), value, atol=0, rtol=0)
+        after = torch.tensor(first["after"][name])
+        assert first["after"][name] == second["after"][name]
+        assert (after - value).abs().max() > 1e-3
+        torch.testing.assert_close(after, expected[name].detach(), atol=1e-4, rtol=0)
+    assert first["log_odds"] == second["log_odds"]
+    assert first["log_odds"] == pytest.approx(alone.predict(many_groups()).predictions.tolist(), abs=1e-2)
