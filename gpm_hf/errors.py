@@ -2,6 +2,7 @@
 
 import difflib
 import dis
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -53,10 +54,11 @@ def _was_raised_in_words(error: ValueError) -> bool:
 # --- command lines ---------------------------------------------------------------------------------------------------
 
 
-def unknown_options(unknown: Sequence[str], known: Sequence[str]) -> str:
-    """What to say of options that there are not."""
+def unknown_options(unknown: Sequence[str], usage: str) -> str:
+    """What to say of options that there are not; the usage of their command lists those that there are."""
     if not unknown[0].startswith("-"):
         return f"too many arguments: {' '.join(unknown)}. A text with spaces stands in quotation marks."
+    known = re.findall(r"(?<![\w-])--?\w[\w-]*", usage)
     close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
     return f"there is no option {unknown[0]}." + (f" Did you mean {close[0]}?" if close else "")
 

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(unknown_options(unknown, [name for one in self._actions for name in one.option_strings]))
+            self.error(unknown_options(unknown, self.format_usage()))
         return found, unknown
 
     @override

@@ -45,9 +45,8 @@ def parse_options(program: str, options: Any, arguments: list[str] | None = None
         # transformers asks for a keyword.
         hint = " On a machine without GPU add --use_cpu --bf16 false." if "use_cpu" in str(error) else ""
         raise UsageError(f"{error}{hint}") from error
-    known = [name for action in parser._actions for name in action.option_strings]
     if unknown:
-        parser.error(unknown_options(unknown, known))
+        parser.error(unknown_options(unknown, parser.format_usage()))
     if in_file:
-        raise UsageError(f"The recipe: {unknown_options(in_file, known)}")
+        raise UsageError(f"The recipe: {unknown_options(in_file, parser.format_usage())}")
     return tuple(found)

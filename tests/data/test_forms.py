@@ -144,7 +144,7 @@ def test_columns_of_other_names(tmp_path):
     assert load_preference_dataset(votes, columns=mapping)["train"].to_list() == [
         pair("a", "b", 0.5), pair("b", "a", 1.0)
     ]  # fmt: skip
-    for text in ("prompt", "prompt=a,prompt=b", "promt=a", "prompt="):
+    for text in ("prompt", "prompt=a,prompt=b", "promptt=a", "prompt="):
         with pytest.raises(ValueError, match="--columns"):
             parse_columns(text)
     with pytest.raises(ValueError, match="has no column goood: its columns are instruction, good, bad, tools"):
