@@ -51,9 +51,18 @@ def by_hand(settings, outputs, prompt_output):
     return raw / settings["tau"]
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("backbone", "kind"),
-    [*(("llama", kind) for kind in KINDS), ("qwen3", "gate"), ("gemma3_text", "gate"), ("gemma3_text", "reward")],
+    [
+        ("llama", "gate"),
+        ("qwen3", "reward"),
+        *(slow("llama", kind) for kind in KINDS if kind != "gate"),
+        *(slow("gemma3_text", kind) for kind in ("gate", "reward")),
+    ],
 )
 def test_log_odds_are_the_models(backbone, kind, tmp_path):
     model, tokenizer = save_model(tmp_path / "gpm", backbone, **KINDS[kind]), build_tokenizer()
@@ -79,7 +88,7 @@ def test_the_settings_do_what_the_formula_does(tmp_path):
         torch.testing.assert_close(settings.scores(outputs[:4], outputs[4]).double(), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gate", slow("no-gate"), "reward", slow("bradley-terry")])
 def test_loaded_again_it_is_the_same_model(kind, tmp_path):
     model = save_model(tmp_path / "gpm", **KINDS[kind])
     written = export_sentence_transformers(str(tmp_path / "gpm"), tmp_path / "out")
@@ -109,7 +118,7 @@ def test_bfloat16_is_stated(tmp_path):
     assert 0 < float((settings.scores(outputs[:-1], outputs[-1]) - exact).abs().max()) < 1.5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gate", slow("no-gate"), slow("reward"), slow("bradley-terry")])
 def test_another_type_or_a_norm_shows_in_the_reference_group(kind, tmp_path):
     save_model(tmp_path / "gpm", **KINDS[kind])
     settings = export_sentence_transformers(str(tmp_path / "gpm"), tmp_path / "out")

@@ -32,7 +32,9 @@ def url(folder):
         yield url
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "no-gate" else kind for kind in KINDS]
+)
 def test_log_odds_are_the_models(kind, tmp_path):
     model = save_model(tmp_path / "gpm", **KINDS[kind])
     prompts, groups = groups_of_eight()
