@@ -13,6 +13,14 @@ from pathlib import Path
 import requests
 
 ROOT = Path(__file__).resolve().parents[2]
+# A server that nobody stops, because its test was killed, ends by itself.
+LONGEST_LIFE = 300
+COMMAND = f"""
+import signal
+signal.alarm({LONGEST_LIFE})
+from gpm_hf.cli import main
+raise SystemExit(main())
+"""
 
 
 def free_port():
@@ -47,7 +55,7 @@ class ServerProcess:
     def __init__(self, folder, *options, environment=None):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.command = [sys.executable, "-m", "gpm_hf.cli", "serve", str(folder), "--engine", "app"]
+        self.command = [sys.executable, "-c", COMMAND, "serve", str(folder), "--engine", "app"]
         self.command += ["--port", str(self.port), *options]
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self.process = None
@@ -71,6 +79,22 @@ class ServerProcess:
     def __exit__(self, *exception):
         if self.process.poll() is None:
             self.kill()
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """An error where the block takes longer; of the main thread."""
+
+    def stop(*_):
+        raise TimeoutError(f"the test took more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def wait_until_ready(url, process, seconds=120, route="/ready"):
