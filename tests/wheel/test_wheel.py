@@ -7,6 +7,7 @@ GPM_HF_WHEEL_BIN.
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import save_backbone
+from tests.serving.groups import save_model
+from tests.serving.servers import free_port, wait_until_ready
 
 BIN = os.environ.get("GPM_HF_WHEEL_BIN")
 
@@ -58,3 +61,19 @@ def test_train_and_score_in_an_empty_folder(tmp_path):
 def test_shipped_files_are_found(tmp_path):
     run("python -P -c 'from gpm_hf.templates import launcher_config; launcher_config(\"zero3\")'", tmp_path)
     assert "reward" in run("gpm-hf train --help", tmp_path)
+
+
+def test_export_serve_and_score_as_the_page_says(tmp_path):
+    save_model(tmp_path / "runs" / "gpm", embedding_dim=4)
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    export, serve, score = re.search(r"(?s)```bash\n(.*?)\n```", page).group(1).splitlines()
+    assert "gpm-hf serve runs/gpm-served" in run(export, tmp_path)
+    port = free_port()
+    command = [str(Path(BIN).resolve() / "gpm-hf"), *shlex.split(serve.replace("8000", str(port)))[1:]]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment) as server:
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}", server)
+            assert "Seven minutes." in run(score.replace("8000", str(port)), tmp_path)
+        finally:
+            server.terminate()
