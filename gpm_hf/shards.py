@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from gpm_hf.files import json_rows, json_text, written_whole
 from gpm_hf.locks import only_run
+from gpm_hf.progress import TimedBar
 from gpm_hf.records import Records
 
 Work = Callable[[int, list[dict[str, Any]]], Iterable[dict[str, Any]]]
@@ -83,7 +83,7 @@ def map_in_shards(
         job = _Parts(output, Stage("", work, {**settings, "shard_size": shard_size}))
         before = first and _Parts(output, first._replace(settings={**first.settings, "shard_size": shard_size}))
         state, keys, count = PartialState(), [], 0
-        bar = tqdm(unit=" rows", desc=output.stem, disable=not state.is_main_process)
+        bar = TimedBar(unit=" rows", desc=output.stem, disable=not state.is_main_process)
         for number, shard in enumerate(_shards(rows, shard_size)):
             count += len(shard)
             keys.append(job.key(number, shard))

@@ -1,6 +1,7 @@
 """`gpm-hf train`: the launch scripts through accelerate's launcher, from anywhere."""
 
 import argparse
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def launch(kind: str, options: list[str]) -> None:
     launcher, script = split_options(options)
     module = f"gpm_hf.scripts.{kind.replace('-', '_')}"
     # --quiet: a script that has said why it ends needs no traceback of the launcher's below it.
+    # Ctrl-C is the script's, which says how to go on; without a handler here the launcher would not wait for it.
+    signal.signal(signal.SIGINT, lambda *_: None)
     launch_command(launch_command_parser().parse_args([*launcher, "--quiet", "--module", module, *script]))
 
 

@@ -6,8 +6,8 @@ are trained on it alike, and compared on topics that neither has seen; the Bradl
 the same texts, to show that it can learn what a reward can express.
 """
 
-import importlib.util
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from gpm_hf.data.generator import ATTRIBUTES, generate_rings, ring_pairs, split_topics
-from gpm_hf.evaluation.benchmarks.ring_accuracy import evaluate_pairs, result_table
+from gpm_hf.evaluation.benchmarks.ring_accuracy import RESULT_COLUMNS, evaluate_pairs, result_rows
 from gpm_hf.evaluation.plots.preference_plots import plot_preference_plane
 from gpm_hf.files import report_text, written_whole
 from gpm_hf.modeling import preference_matrix
 from gpm_hf.preference import find_cycles
+from gpm_hf.progress import TimedBar
 from gpm_hf.recipes.heads import SYSTEMATIC_RECIPE, TEST_PROMPTS, TRAIN_PROMPTS, find_base_model, train_heads
+from gpm_hf.screens import show_table
 from gpm_hf.training import GPMRewardTrainer
 
 ATTRIBUTE_RING = list(ATTRIBUTES)[:3]
@@ -69,14 +71,13 @@ def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
         ImportError: where neither the Hub nor the packaged language model is at hand.
         RuntimeError: where the saved model does not score as the trained one does.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError('The demonstration draws a picture, which needs matplotlib: `pip install "gpm-hf[eval]"`.')
     start = time.monotonic()
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    # Of the many bars only those over the texts, which take the time, are shown.
-    logging.disable_progress_bar()
-    base = find_base_model()
+    # What is read and kept is no news here: the bars say it.
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("gpm_hf.training").setLevel(logging.WARNING)
+    base = find_base_model(needs=("matplotlib", "scipy"))
     train_topics, test_topics = split_topics(seed=seed)
     rings = generate_rings(TRAIN_PROMPTS, seed=seed, topics=train_topics)
     test = generate_rings(TEST_PROMPTS, seed=seed + 1, topics=test_topics)
@@ -84,33 +85,32 @@ def run_demo(output: str | Path, seed: int = 0) -> dict[str, Any]:
     train_control = generate_rings(TRAIN_PROMPTS, seed=seed, topics=train_topics, transitive_share=1.0)
     test_control = generate_rings(TEST_PROMPTS, seed=seed + 1, topics=test_topics, transitive_share=1.0)
     print(
-        f"\nPreferences that go round in a circle: {' > '.join([*ATTRIBUTE_RING, ATTRIBUTE_RING[0]])}.\n"
-        f"{len(rings)} prompts to learn from; {len(test)} prompts of other topics to be judged on.\n"
-        "The backbone stays frozen, so each text is encoded once: about two minutes on two CPU cores.\n"
+        f"Preferences that go round in a circle: {' > '.join([*ATTRIBUTE_RING, ATTRIBUTE_RING[0]])}.\n"
+        f"{len(rings)} prompts to learn from, {len(test)} of other topics to be judged on; each text is read once."
     )
+    bar = TimedBar(total=3 * SYSTEMATIC_RECIPE["max_steps"], desc="Training the heads of three models", unit="step")
 
     pairs, test_pairs = ring_pairs(rings), ring_pairs(test)
 
-    def train(name: str, folder: str, dimension: int, pairs: list[dict], test: list[dict]) -> GPMRewardTrainer:
-        print(f"Training the heads: {name} ...", flush=True)
-        return train_heads(base, output / folder, dimension, pairs, SYSTEMATIC_RECIPE, seed, test)
+    def train(folder: str, dimension: int, pairs: list[dict], test: list[dict]) -> GPMRewardTrainer:
+        return train_heads(base, output / folder, dimension, pairs, SYSTEMATIC_RECIPE, seed, test, bar)
 
-    reward = train(REWARD_NAME, "bradley-terry", 1, pairs, test_pairs)
-    gpm = train(GPM_NAME, "gpm", 6, pairs, test_pairs)
+    reward = train("bradley-terry", 1, pairs, test_pairs)
+    gpm = train("gpm", 6, pairs, test_pairs)
     results = {}
     for name, trainer in ((REWARD_NAME, reward), (GPM_NAME, gpm)):
         results[name] = evaluate_pairs(test_pairs, trainer.predict(trainer.eval_dataset).predictions)
     control = train(
-        f"{REWARD_NAME}, on a ranking",
         "bradley-terry-control",
         1,
         ring_pairs(train_control),
         ring_pairs(test_control),
     )
     control_accuracy = float((control.predict(control.eval_dataset).predictions > 0).mean())
-    print(f"\nOn topics that no model has seen:\n\n{result_table(results)}")
+    bar.close()
+    show_table("On topics that no model has seen", RESULT_COLUMNS, result_rows(results))
     print(
-        f"\nThe same Bradley-Terry training on a ranking of the same texts has {control_accuracy:.1%} of the pairs "
+        f"The same Bradley-Terry training on a ranking of the same texts has {control_accuracy:.1%} of the pairs "
         "right:\nwhat a reward cannot hold is the ring.\n"
     )
 
@@ -161,6 +161,7 @@ def _report(row: dict, scores: torch.Tensor, ranking: list[int]) -> dict[str, An
     print(f"Loaded back without this package, asked: {row['prompt']!r}")
     for place, index in enumerate(ranking, 1):
         print(f"  {place}. [{names[index]}] {row['responses'][index]}")
+    print(f"Log-odds that the row is preferred to the column:\n{_matrix(scores, names)}")
     cycles = find_cycles(scores.numpy())
     if not cycles:
         print("No cycle: the model ranks these three.")
@@ -170,6 +171,14 @@ def _report(row: dict, scores: torch.Tensor, ranking: list[int]) -> dict[str, An
     probability = float(torch.tensor(weakest).sigmoid())
     print(
         f"A cycle: {' > '.join([*members, members[0]])}. Its weakest link has log-odds {weakest:.2f}, a probability "
-        f"of {probability:.1%}: the ranking above is one of near equals.\n"
+        f"of {probability:.1%}."
     )
     return {"members": members, "weakest_log_odds": weakest}
+
+
+def _matrix(scores: torch.Tensor, names: list[str]) -> str:
+    width = max(map(len, names))
+    lines = [" " * width + "".join(f"  {name:>{width}}" for name in names)]
+    for name, row in zip(names, scores.tolist(), strict=True):
+        lines.append(f"{name:>{width}}" + "".join(f"  {score + 0.0:>+{width}.2f}" for score in row))
+    return "\n".join(lines)

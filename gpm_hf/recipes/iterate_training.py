@@ -18,6 +18,7 @@ from gpm_hf.recipes.policies import is_gguf
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer
 from gpm_hf.shards import written_rows
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
+from gpm_hf.training.bars import show_one_bar
 from gpm_hf.training.checkpoints import whole_checkpoints
 from gpm_hf.training.offline_batches import PAIR
 from gpm_hf.training.policy_adapter import load_if_adapter
@@ -43,6 +44,7 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
     args = iteration_options(config, training, iteration, folder / "training")
     checkpoint = last_whole_checkpoint(args.output_dir, state)
     trainer = _make_trainer(config, args, policy, select_rows(written_rows(folder / "scored.jsonl"), config))
+    show_one_bar(trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
     aside = folder / ".policy.part"
     if state.is_main_process:

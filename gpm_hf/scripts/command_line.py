@@ -18,10 +18,29 @@ def run_script(name: str, main: Callable[..., None], *options: Any) -> None:
     GPM_HF_DEBUG=1 it keeps its traceback.
     """
     show_news()
+    given: tuple = ()
     try:
-        main(*parse_options(f"gpm-hf train {name}", options))
+        given = tuple(parse_options(f"gpm-hf train {name}", options))
+        main(*given)
+    except KeyboardInterrupt:
+        print(f"\ngpm-hf train {name}: stopped. {_how_to_go_on(given)}", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         if os.environ.get("GPM_HF_DEBUG") == "1" or not is_explained(error):
             raise
         print(f"gpm-hf train {name}: {explanation(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _how_to_go_on(given: tuple) -> str:
+    from transformers import TrainingArguments
+
+    from gpm_hf.recipes.iterate_config import IterateConfig
+    from gpm_hf.training.checkpoints import whole_checkpoints
+
+    for options in given:
+        if isinstance(options, IterateConfig):
+            return "Typed again, the same command goes on where it was."
+        if isinstance(options, TrainingArguments) and whole_checkpoints(options.output_dir)[0]:
+            return "With `--resume_from_checkpoint true` the same command goes on from the last checkpoint."
+    return "There was no checkpoint yet: typed again, it starts anew. `--save_steps` says how often there is one."

@@ -27,6 +27,7 @@ from gpm_hf.hub.local_paths import without_paths
 from gpm_hf.scoring.load_scorer import import_function
 from gpm_hf.scripts.command_line import run_script
 from gpm_hf.scripts.runs import finish, policy_arguments
+from gpm_hf.training.bars import show_one_bar
 
 
 @dataclass
@@ -60,6 +61,7 @@ def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_
         eval_dataset=split_of(dataset, script_args.dataset_test_split) if evaluates else None,
         reward_funcs=[import_function(path) for path in script_args.reward_funcs or []],
     )
+    show_one_bar(trainer)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model(training_args.output_dir)
     trainer.save_state()

@@ -22,6 +22,7 @@ from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.scripts.command_line import run_script
 from gpm_hf.scripts.runs import finish, policy_arguments
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
+from gpm_hf.training.bars import show_one_bar
 
 
 @dataclass
@@ -65,6 +66,7 @@ def main(script_args: OfflineGPOScriptArguments, training_args: OfflineGPOConfig
         eval_dataset=None if test_rows is None else select_rows(test_rows, script_args),
         preference_name=script_args.preference_name,
     )
+    show_one_bar(trainer)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
     trainer.save_model(training_args.output_dir)
     trainer.save_state()

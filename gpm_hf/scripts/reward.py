@@ -36,6 +36,7 @@ from gpm_hf.scripts.held_out import HeldOut, evaluate_held_out
 from gpm_hf.scripts.reward_data import DataArguments, load_data
 from gpm_hf.scripts.reward_summary import bradley_terry_args, check_comparison, draw_curve, state_result, summary
 from gpm_hf.scripts.runs import model_arguments
+from gpm_hf.training.bars import show_one_bar
 
 
 @dataclass
@@ -94,13 +95,15 @@ def main(
         raise UsageError("--compare_bt compares on held-out pairs, and there are none: give --test_split_size 0.1.")
 
     def trainer_with(args: GPMRewardConfig) -> GPMRewardTrainer:
-        return GPMRewardTrainer(
+        trainer = GPMRewardTrainer(
             **model_arguments(args, model_args),
             args=args,
             train_dataset=train,
             eval_dataset=test,
             callbacks=list(callbacks),
         )
+        show_one_bar(trainer)
+        return trainer
 
     if script_args.dry_run:
         heads_only = training_args.train_heads_only

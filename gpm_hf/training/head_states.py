@@ -22,7 +22,6 @@ import xxhash
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from datasets.utils import tqdm
 from safetensors.torch import load_file, save
 from typing_extensions import override
 
@@ -33,6 +32,7 @@ from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, eval
 from gpm_hf.modeling.engine_gpm import can_share_prompts, long_rope_from, pool_shared
 from gpm_hf.modeling.packed_attention_gpm import plain_attention
 from gpm_hf.news import get_logger
+from gpm_hf.progress import TimedBar
 
 logger = get_logger(__name__)
 
@@ -43,6 +43,8 @@ ROW_COLUMNS = ("sequence_rows", "prompt_row")
 SHARD_TOKENS = 2**17
 # A short sequence counts as so many tokens, because its states take as much room as a long one's.
 LEAST_TOKENS = 64
+# Read at once on a CPU, which more does not make faster: the bar moves after each.
+CPU_TEXTS = 32
 
 
 # A shorter prompt is encoded with each of its responses: a pass of its own would cost what it saves.
@@ -230,7 +232,7 @@ def _compute(shards: list[_Shard], folder: Path, model: GPMForPreference, batch_
         todo = [shard for shard in part[:1] + rest if not shard.file.exists()]
         is_quiet = not todo or not state.is_main_process
         total = sum(len(shard.sequences) for shard in todo)
-        with tqdm(total=total, desc="Encoding with the frozen backbone", unit=" texts", disable=is_quiet) as bar:
+        with TimedBar(total=total, desc="Reading with the frozen backbone", unit=" texts", disable=is_quiet) as bar:
             for shard in todo:
                 if shard.file.exists():
                     bar.update(len(shard.sequences))
@@ -242,7 +244,7 @@ def _compute(shards: list[_Shard], folder: Path, model: GPMForPreference, batch_
 
 @torch.no_grad()
 def _encode(
-    sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: tqdm
+    sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: TimedBar
 ) -> dict[str, torch.Tensor]:
     units = _units(sequences, model)
     shared = [unit for unit in units if len(unit) > 1]
@@ -251,9 +253,12 @@ def _encode(
         prompt = sequences[unit[0]].ids[: sequences[unit[0]].prompt_length]
         groups.append(EncodedGroup([sequences[place].ids.tolist() for place in unit], prompt.tolist()))
     found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    for start in range(0, len(groups), batch_size):
-        pooled = pool_shared(model, groups[start : start + batch_size], batch_size)
-        for unit, (responses, prompt_state) in zip(shared[start : start + batch_size], pooled, strict=True):
+    if model.device.type == "cpu":
+        batch_size = min(batch_size, CPU_TEXTS)
+    at_once = max(1, batch_size // max((len(unit) for unit in shared), default=1))
+    for start in range(0, len(groups), at_once):
+        pooled = pool_shared(model, groups[start : start + at_once], batch_size)
+        for unit, (responses, prompt_state) in zip(shared[start : start + at_once], pooled, strict=True):
             found |= {place: (state, prompt_state) for place, state in zip(unit, responses, strict=True)}
             bar.update(len(unit))
     alone = [unit[0] for unit in units if len(unit) == 1]
@@ -271,7 +276,7 @@ def _encode(
 
 
 def _encode_alone(
-    sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: tqdm
+    sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: TimedBar
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """States at the end of each sequence and of its prompt, one sequence a row."""
     limit = long_rope_from(model.config.text_config)

@@ -17,6 +17,7 @@ from gpm_hf.tables import markdown_table
 
 # More responses in one knot of cycles than this take too long for an exact ceiling.
 _MOST_RESPONSES = 18
+RESULT_COLUMNS = ["model", "pairs right", "whole cycles right"]
 _CEILING = "ceiling of any scalar reward"
 
 
@@ -231,6 +232,11 @@ def _count(groups: Sequence[CyclicGroup], matrices: Sequence[torch.Tensor]) -> l
 
 def result_table(results: Mapping[str, CyclicResult]) -> str:
     """A Markdown table of models on one data set, with the ceiling of any scalar reward below."""
+    return markdown_table(RESULT_COLUMNS, result_rows(results))
+
+
+def result_rows(results: Mapping[str, CyclicResult]) -> list[list[str]]:
+    """The rows of [`result_table`], of the columns `RESULT_COLUMNS`."""
     rows = []
     for name, result in results.items():
         pairs = f"{result.pair_accuracy:.1%} ({result.pairs_right}/{result.pairs})"
@@ -239,7 +245,7 @@ def result_table(results: Mapping[str, CyclicResult]) -> str:
     ceiling = max(result.scalar_ceiling for result in results.values())
     has_cycles = any(result.cycles for result in results.values())
     rows.append([_CEILING, f"{ceiling:.1%}", "0.0%" if has_cycles else "-"])
-    return markdown_table(["model", "pairs right", "whole cycles right"], rows)
+    return rows
 
 
 def comparison_table(results: Mapping[str, Mapping[str, CyclicResult]]) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from gpm_hf.data.scored_rows import score_in_chunks
 from gpm_hf.identity import versions
+from gpm_hf.progress import TimedBar
 from gpm_hf.records import Records
 from gpm_hf.scoring.scorer import ScoredMatrix, Scorer, ScorerBase, score_with
 
@@ -95,7 +95,7 @@ def score_groups(
     open_groups = {one.key: one for one in keyed if one.key not in found}
     order = sorted(open_groups.values(), key=lambda one: (-one.length, one.key))
     rows = [(one.group.name, one.row()) for one in order]
-    with tqdm(total=len(order), desc=scorer.name, unit="row", disable=not progress) as bar:
+    with TimedBar(total=len(order), desc=scorer.name, unit="row", disable=not progress) as bar:
         for chunk in score_in_chunks(rows, partial(score_with, scorer), chunk_size):
             records = [
                 {"key": row["key"], **_record(name, scorer, matrix, len(row["responses"]), date)}
