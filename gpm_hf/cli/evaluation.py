@@ -61,9 +61,10 @@ def _cyclic(options: argparse.Namespace) -> None:
     if options.output:
         data = Path(options.dataset).name if Path(options.dataset).exists() else options.dataset
         data = ", ".join(part for part in (data, options.config, options.split, options.keep) if part)
-        from gpm_hf.hub.results import save_result
+        from gpm_hf.hub.results import dataset_of, save_result
 
-        save_result(options.output, options.model, "cyclic", data, result.to_dict(), options.picture)
+        dataset = dataset_of(options.dataset, options.config, options.split)
+        save_result(options.output, options.model, "cyclic", data, result.to_dict(), options.picture, dataset)
     if options.picture:
         _draw_cycles(options.picture, rows, model, tokenizer)
         if options.format == "text":
@@ -81,6 +82,7 @@ def _interval_line(result: "CyclicResult") -> str:
 
 def _draw_cycles(path: str, rows: Any, model: Any, tokenizer: Any, at_most: int = 9) -> None:
     """One cycle of each of the first prompts that have one."""
+    from gpm_hf.cli.scoring import text_of
     from gpm_hf.evaluation.benchmarks.ring_accuracy import rings_by_prompt
     from gpm_hf.evaluation.plots.preference_plots import CyclePanel, plot_cycles
     from gpm_hf.modeling import preference_matrix
@@ -89,10 +91,10 @@ def _draw_cycles(path: str, rows: Any, model: Any, tokenizer: Any, at_most: int 
     for group in [group for group in rings_by_prompt(rows) if group.cycles][:at_most]:
         ring = [group.responses[better] for better, _ in group.cycles[0]]
         embeddings, scales = model.embed(tokenizer, group.prompt, ring)
-        prompt = group.prompt if isinstance(group.prompt, str) else group.prompt[-1]["content"]
         scores = preference_matrix(embeddings, scales, model.config.tau)
         # A hybrid model's rewards are one block more, which no cycle shows in.
         blocks = model.config.embedding_dim // 2
         own_scales = None if scales is None else scales[:blocks]
-        panels.append(CyclePanel(prompt, embeddings[:, : 2 * blocks], own_scales, scores))
+        texts = [text_of(response) for response in ring]
+        panels.append(CyclePanel(text_of(group.prompt), embeddings[:, : 2 * blocks], own_scales, scores, texts))
     plot_cycles(path, panels)

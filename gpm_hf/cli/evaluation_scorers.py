@@ -247,10 +247,17 @@ def write_output(
         rest = {name: value for name, value in answer.items() if name != "results"}
         result = {**answer["results"][0], **card_numbers[0], **rest}
         beside = picture is not None and picture.parent.resolve() == Path(options.output).parent.resolve()
-        from gpm_hf.hub.results import save_result
+        from gpm_hf.hub.results import dataset_of, save_result
 
+        only = options.dataset[0] if len(options.dataset) == 1 else None
         save_result(
-            options.output, folder, evaluation, data_name(options), result, picture=picture if beside else None
+            options.output,
+            folder,
+            evaluation,
+            data_name(options),
+            result,
+            picture=picture if beside else None,
+            dataset=dataset_of(only, options.config, options.split) if only is not None else None,
         )
         return
     with written_whole(options.output) as file:

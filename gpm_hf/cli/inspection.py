@@ -103,9 +103,9 @@ def _report(responses: list, found: "Inspection") -> str:
     played = [f"{found.von_neumann_winner[i]:.1%} [{i}]" for i in mixture if found.von_neumann_winner[i] > 5e-4]
     lines += [
         "",
-        f"Condorcet winner:    {'none' if winner is None else f'[{winner}]'}",
-        f"Smith set:           {' '.join(f'[{index}]' for index in found.smith_set)}",
-        f"von Neumann winner:  {' + '.join(played)}",
+        f"Condorcet winner:    {'none' if winner is None else f'[{winner}]'}  (beats every other)",
+        f"Smith set:           {' '.join(f'[{index}]' for index in found.smith_set)}  (the fewest that beat the rest)",
+        f"von Neumann winner:  {' + '.join(played)}  (the mixture that none beats on average)",
         f"Bradley-Terry:       {found.transitive_share:.1%} of the squared norm is a ranking, "
         f"{found.cyclic_share:.1%} cyclic; the best rating orders {found.pairs_as_rated} of {found.pairs} pairs "
         "as they are",

@@ -13,7 +13,8 @@ def add_commands(commands: Any) -> None:
         "self-play",
         help="Theorem 5.1 by simulation: how fast the average of self-play nears the von Neumann winner",
         description="Plays multiplicative weights against itself on random games and fits the rate at which the "
-        "averaged policy's duality gap falls, beside the theorem's bound.",
+        "averaged policy's duality gap (what the best reply gains on it; 0 at a von Neumann winner) falls, beside the "
+        "theorem's bound.",
     )
     play.add_argument("--sizes", type=int, nargs="+", default=[3, 5, 10], help="numbers of responses")
     play.add_argument("--games", type=int, default=200, help="random games of each size")

@@ -18,6 +18,13 @@ from gpm_hf.tables import markdown_table
 from gpm_hf.templates import card_template
 
 _TEMPLATES = {"preference_model": "preference_model.md", "policy": "policy.md"}
+# How the Hub sorts a model, and what its page shows to be tried.
+_PIPELINES = {"preference_model": "text-ranking", "policy": "text-generation"}
+_QUESTION = "How do I keep basil alive on a windowsill?"
+_WIDGETS: dict[str, list[dict[str, Any]]] = {
+    "preference_model": [{"text": _QUESTION}],
+    "policy": [{"messages": [{"role": "user", "content": _QUESTION}]}],
+}
 
 
 def write_card(
@@ -55,7 +62,8 @@ def write_card(
     config = _read_json(folder / CONFIG_NAME)
     data = ModelCardData(
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="text-generation" if record.kind == "policy" else None,
+        pipeline_tag=_PIPELINES[record.kind],
+        widget=_WIDGETS[record.kind],
         base_model=record.base_model or None,
         base_model_relation="adapter" if adapter and record.base_model else None,
         license=license,
@@ -96,7 +104,8 @@ def write_card(
         if record.metrics
         else "",
         results=_result_tables(results),
-        plots=[(address(file), with_code(caption)) for file, caption in pictures(folder, record, results).items()],
+        plots=_shown(folder, record.plots),
+        result_plots=_shown(folder, _pictures_of(results)),
         hardware=plain(record.hardware),
         versions=plain(", ".join(f"{library} {number}" for library, number in record.versions.items())),
         license=license and code(license),
@@ -120,13 +129,21 @@ def _digest(path: Path) -> str:
 
 def pictures(folder: Path, record: RunRecord, results: list[dict[str, Any]]) -> dict[str, str]:
     """The pictures that a folder's card shows, and their captions: those of its run and of its results."""
-    found = dict(record.plots)
-    for one in results:
-        if "picture" in one:
-            found[f"{RESULTS_FOLDER}/{Path(one['picture']).name}"] = (
-                f"{code(one['evaluation'])} on {code(one['data'])}"
-            )
+    found = record.plots | _pictures_of(results)
     return {file: caption for file, caption in found.items() if (folder / file).is_file()}
+
+
+def _pictures_of(results: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        f"{RESULTS_FOLDER}/{Path(one['picture']).name}": f"{code(one['evaluation'])} on {code(one['data'])}"
+        for one in results
+        if "picture" in one
+    }
+
+
+def _shown(folder: Path, plots: dict[str, str]) -> list[tuple[str, str]]:
+    """Address and caption of each picture that is there, for the template."""
+    return [(address(file), with_code(caption)) for file, caption in plots.items() if (folder / file).is_file()]
 
 
 def _number(value: float | None) -> str:
@@ -142,27 +159,29 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _model_index(results: list[dict[str, Any]]) -> list[EvalResult] | None:
-    """Every share of every result, as the Hub's leaderboards read them."""
+    """Every share of every result, as the Hub's leaderboards read them, with its 95% interval."""
     found = []
     for one in results:
+        # A file of somebody's own is no data set of the Hub, and its name is no id of one.
+        dataset = one.get("dataset") or {"name": one["data"]}
         for metric, value in one["result"].items():
             if metric.endswith("accuracy") and isinstance(value, (int, float)):
+                interval = one["result"].get(f"{metric}_interval")
                 found.append(
                     EvalResult(
                         task_type="text-ranking",
                         task_name=f"Preference ({one['evaluation']})",
-                        dataset_type=_dataset_id(one["data"]),
-                        dataset_name=one["data"],
+                        dataset_type=dataset.get("id", "unknown"),
+                        dataset_name=dataset["name"],
+                        dataset_config=dataset.get("config"),
+                        dataset_split=dataset.get("split"),
                         metric_type="accuracy",
                         metric_name=metric.replace("_", " "),
                         metric_value=round(value, 6),
+                        metric_args={"interval_95": interval} if interval and None not in interval else None,
                     )
                 )
     return found or None
-
-
-def _dataset_id(name: str) -> str:
-    return name.split(",")[0].strip().replace(" ", "-")
 
 
 def _result_tables(results: list[dict[str, Any]]) -> str:

@@ -17,6 +17,7 @@ def save_result(
     data: str,
     result: dict[str, Any],
     picture: str | Path | None = None,
+    dataset: dict[str, str] | None = None,
 ) -> None:
     """
     Writes the result of an evaluation. In `FOLDER/results/` of the model's own folder its card picks it up.
@@ -28,6 +29,7 @@ def save_result(
         data: name of the data.
         result: shares and counts, as JSON can hold them.
         picture: a picture of the result; the card shows it where it lies beside the result.
+        dataset: the same as `data` for leaderboards, see [`dataset_of`]; `None` for several data sets at once.
     """
     local = Path(model).is_dir()
     found = {
@@ -37,10 +39,28 @@ def save_result(
         "data": data,
         "result": result,
     }
+    if dataset is not None:
+        found["dataset"] = dataset
     if picture is not None:
         found["picture"] = Path(picture).name
     with written_whole(path) as file:
         file.write(report_text(found, indent=1))
+
+
+def dataset_of(source: str, config: str | None = None, split: str | None = None) -> dict[str, str]:
+    """
+    A data set as a model's metadata names it: `name`, and where there are such `id` (Hub), `config` and `split`.
+    A file has no split.
+    """
+    local = Path(source).exists()
+    found = {"name": Path(source).name if local else source}
+    if not local:
+        found["id"] = source
+    if config:
+        found["config"] = config
+    if split and not Path(source).is_file():
+        found["split"] = split
+    return found
 
 
 def load_results(folder: str | Path) -> list[dict[str, Any]]:

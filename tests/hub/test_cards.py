@@ -10,7 +10,7 @@ from gpm_hf.cli import main
 from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.publishing import publish
 from gpm_hf.hub.record import RunRecord
-from gpm_hf.hub.results import load_results
+from gpm_hf.hub.results import dataset_of, load_results, save_result
 from tests.conftest import CODE, build_gpm, build_tokenizer
 
 RECORD = RunRecord(
@@ -82,10 +82,33 @@ def test_evaluations_reach_the_card_and_its_metadata(folder, rings):
         "pair accuracy": pytest.approx(found["result"]["pair_accuracy"], abs=1e-6),
         "cycle accuracy": found["result"]["cycle_accuracy"],
     }
+    # A file of one's own is no data set of the Hub, and has no split.
+    assert {(one.dataset_type, one.dataset_name, one.dataset_split) for one in card.data.eval_results} == {
+        ("unknown", "rings.jsonl", None)
+    }
     assert "`cyclic` on `rings.jsonl, train`" in card.text
-    assert "](results/cycles.png)" in card.text
+    assert "](results/cycles.png)" in card.text.partition("## Evaluation")[2]
     files = publish(folder, "me/model", dry_run=True).files
     assert {"results/cycles.png", "results/cyclic.json", "README.md", "gpm_run.json"} <= set(files)
+
+
+def test_leaderboards_read_id_split_and_interval(folder):
+    dataset = dataset_of("someone/rings", "no_honesty", "test_prompts")
+    result = {"pair_accuracy": 0.875, "pair_accuracy_interval": [0.75, 1.0], "cycle_accuracy": 0.5}
+    save_result(
+        folder / "results" / "cyclic.json", folder, "cyclic", "someone/rings, test_prompts", result, None, dataset
+    )
+    text = write_card(folder).read_text()
+    card = ModelCard(text)
+    first, second = card.data.eval_results
+    assert (first.dataset_type, first.dataset_config, first.dataset_split) == (
+        "someone/rings",
+        "no_honesty",
+        "test_prompts",
+    )
+    assert first.metric_args == {"interval_95": [0.75, 1.0]} and second.metric_args is None
+    assert card.data.pipeline_tag == "text-ranking" and card.data.widget
+    assert "https://arxiv.org/abs/2410.02197" in text
 
 
 def test_results_under_another_configuration_are_refused(folder, rings):

@@ -15,6 +15,8 @@ MOST_RESPONSES = 20
 MOST_PANELS = 4
 # Cells of the heat map hold numbers up to this many responses; beyond it they would be too small to read.
 MOST_NUMBERED = 12
+# The share of the strongest panel's log-odds below which a panel is left out: it would be rounding, drawn large.
+NOTHING = 0.005
 WIDTH = 13.0  # inches
 CYCLE, OTHER_CYCLES, PLAIN = "#d62728", "#f2a03d", "#8a8f98"
 
@@ -92,8 +94,8 @@ def plot_inspection(
     panels: Sequence[Plane | RewardLine],
 ) -> None:
     """
-    Draws the heat map of the log-odds, the tournament graph, the first four panels (preference planes, or rewards on a
-    line), and below them what the numbers [0], [1], ... stand for, cut where it is long.
+    Draws the heat map of the log-odds, the tournament graph, the first four panels that say something (preference
+    planes, or rewards on a line), and below them what the numbers [0], [1], ... stand for, cut where it is long.
 
     Args:
         path: the PNG file to write.
@@ -122,7 +124,7 @@ def inspection_figure(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    panels = list(panels)[:MOST_PANELS]
+    panels = panels_that_say_something(panels)
     # A single panel fits beside the other two; more have a line of their own.
     alone = len(panels) == 1
     heights = [*([4.8] if alone else [5.2, 3.5]), 0.24 * (len(responses) + 3)]
@@ -143,6 +145,16 @@ def inspection_figure(
     # Dollar signs in a text are no formula.
     _write_cut(figure, figure.suptitle("", fontsize=12, parse_math=False), prompt, WIDTH - 0.6)
     return figure
+
+
+def panels_that_say_something(panels: Sequence[Plane | RewardLine]) -> list[Plane | RewardLine]:
+    """
+    The first four panels, without blocks that this prompt does not use: a scale of nearly 0, or embeddings all alike.
+    The first is there in any case.
+    """
+    least = NOTHING * max(float(np.abs(panel.log_odds).max()) for panel in panels)
+    found = [panel for panel in panels if float(np.abs(panel.log_odds).max()) > least]
+    return (found or list(panels[:1]))[:MOST_PANELS]
 
 
 def check_picture(path: str | Path, size: int) -> None:
@@ -277,7 +289,7 @@ def _legend(figure: Any, axis: Any, inspection: Inspection, responses: Sequence[
     # Two lines above the responses, one of air below them.
     axis.set_ylim(len(responses), -3)
     _write_cut(figure, axis.text(0.1, -2.3, "", fontsize=10, va="center"), _summary(inspection), WIDTH - 0.5)
-    columns = {"mean log-odds": 0.8, "von Neumann": 1.85, "Copeland": 2.85, "response": 3.65}
+    columns = {"mean log-odds": 0.8, "von Neumann": 1.85, "won \N{MINUS SIGN} lost": 2.85, "response": 3.65}
     for name, place in columns.items():
         axis.text(place, -1, name, fontsize=8, color="0.35", va="center")
     limit = max(abs(value) for value in inspection.mean_scores)
@@ -285,7 +297,7 @@ def _legend(figure: Any, axis: Any, inspection: Inspection, responses: Sequence[
         cells = {
             "mean log-odds": _signed(inspection.mean_scores[index], limit),
             "von Neumann": f"{inspection.von_neumann_winner[index]:.1%}",
-            "Copeland": _whole(inspection.copeland[index]),
+            "won \N{MINUS SIGN} lost": _whole(inspection.copeland[index]),
         }
         axis.scatter(0.15, line, s=50, color=_color(index), clip_on=False)
         axis.text(0.3, line, f"[{index}]", fontsize=9, va="center", weight="bold")

@@ -92,6 +92,10 @@ def plot_preference_plane(
     return block
 
 
+# Of an arrow's two colours one is dashed, too: red and green are one colour to many eyes.
+HELD, TURNED = "tab:green", "tab:red"
+
+
 class CyclePanel(NamedTuple):
     """
     One prompt's responses for [`plot_cycles`].
@@ -101,19 +105,22 @@ class CyclePanel(NamedTuple):
         embeddings: shape (n, 2k), the responses in ring order: each should be preferred to the next.
         scales: shape (k,), or `None` for all ones.
         scores: log-odds of shape (n, n).
+        responses: their texts, in ring order.
     """
 
     prompt: str
     embeddings: torch.Tensor
     scales: torch.Tensor | None
     scores: torch.Tensor
+    responses: Sequence[str]
 
 
 def plot_cycles(path: str | Path, panels: Sequence[CyclePanel]) -> None:
     """
     Draws learned cycles: one panel per prompt, each in the plane that says most about its responses. The numbers are
-    the places in the data's ring; an arrow is drawn from each response to the next, green where the model prefers the
-    first as the data does and red where it does not. A cycle that is held turns counter-clockwise around the origin.
+    the places in the data's ring, the texts stand below; an arrow is drawn from each response to the next, green where
+    the model prefers the first as the data does and dashed red where it does not. A cycle that is held turns
+    counter-clockwise around the origin.
 
     Args:
         path: the PNG file to write.
@@ -122,14 +129,18 @@ def plot_cycles(path: str | Path, panels: Sequence[CyclePanel]) -> None:
     Raises:
         ValueError: nothing to draw, or Bradley-Terry rewards, which lie on a line.
     """
+    from matplotlib.lines import Line2D
+
     if not panels:
         raise ValueError("There is no whole cycle to draw.")
     if panels[0].embeddings.shape[-1] < 2:
         raise ValueError("Bradley-Terry rewards have one dimension: there is no plane to draw.")
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    size = (3.6 * columns, 3.9 * lines)
-    with picture(path, size, lines, columns, squeeze=False) as (_, axes):
+    texts = max(len(panel.responses) for panel in panels)
+    size = (3.9 * columns, (4.0 + 0.3 * texts) * lines + 0.4)
+    with picture(path, size, lines, columns, squeeze=False) as (figure, axes):
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.2)
         for axis in axes.flat[len(panels) :]:
             axis.axis("off")
         for axis, panel in zip(axes.flat, panels):
@@ -146,7 +157,8 @@ def plot_cycles(path: str | Path, panels: Sequence[CyclePanel]) -> None:
                         xytext=point,
                         arrowprops={
                             "arrowstyle": "-|>",
-                            "color": "tab:green" if held else "tab:red",
+                            "color": HELD if held else TURNED,
+                            "linestyle": "-" if held else "--",
                             "shrinkA": 11,
                             "shrinkB": 11,
                             "lw": 1.5,
@@ -159,7 +171,24 @@ def plot_cycles(path: str | Path, panels: Sequence[CyclePanel]) -> None:
             axis.set_aspect("equal", adjustable="box")
             axis.tick_params(labelsize=7)
             title = textwrap.fill(textwrap.shorten(panel.prompt, 76, placeholder="..."), 38)
-            axis.set_title(f"{title}\nblock {block + 1} of {len(weights)}, scale {weights[block]:.2f}", fontsize=8)
+            title = f"{title}\nblock {block + 1} of {len(weights)}, scale {weights[block]:.2f}"
+            axis.set_title(title, fontsize=8, parse_math=False)
+            said = (
+                textwrap.fill(
+                    f"{place}  {textwrap.shorten(text, 100, placeholder='...')}", 56, subsequent_indent="    "
+                )
+                for place, text in enumerate(panel.responses, 1)
+            )
+            axis.set_xlabel("\n".join(said), fontsize=7, loc="left", parse_math=False)
+        figure.legend(
+            handles=[
+                Line2D([], [], color=HELD, label="as in the data: this response beats the next"),
+                Line2D([], [], color=TURNED, linestyle="--", label="the model says the opposite"),
+            ],
+            loc="outside upper center",
+            ncols=2,
+            fontsize=9,
+        )
 
 
 def plot_self_play(path: str | Path, rates: Mapping[str, SelfPlayRate]) -> None:

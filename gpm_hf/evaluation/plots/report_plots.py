@@ -26,7 +26,8 @@ def plot_reliability(path: str | Path, results: Mapping[str, Calibration], title
     """
     if not results:
         raise ValueError("There is no calibration to draw.")
-    with picture(path, (6, 6.4), 2, title=title, sharex=True, height_ratios=[4, 1]) as (_, (curve, counts)):
+    size = (6, 6.4 + 0.25 * len(results))
+    with picture(path, size, 2, title=title, sharex=True, height_ratios=[4, 1]) as (figure, (curve, counts)):
         curve.plot([0.5, 1], [0.5, 1], color="0.5", linestyle="--", linewidth=1, label="calibrated")
         for place, (name, result) in enumerate(results.items()):
             label = f"{_short(name)}: ECE {result.ece:.3f}, log-loss {result.log_loss:.3f}"
@@ -40,10 +41,10 @@ def plot_reliability(path: str | Path, results: Mapping[str, Calibration], title
         curve.set_ylabel("how often that response is the chosen one")
         curve.set_ylim(-0.02, 1.02)
         curve.grid(alpha=0.3)
-        curve.legend(loc="lower left", fontsize=8)
         counts.set_xlim(0.49, 1.01)
         counts.set_xlabel("confidence: P of the response that the scorer prefers")
         counts.set_ylabel("pairs")
+        figure.legend(loc="outside lower center", fontsize=8)  # not over the points
 
 
 def plot_accuracy_by_length(path: str | Path, results: Mapping[str, LengthReport], title: str) -> None:
@@ -65,7 +66,7 @@ def plot_accuracy_by_length(path: str | Path, results: Mapping[str, LengthReport
     ends = [[(one.low, one.high, one.pairs) for one in report.bins] for report in reports]
     if any(other != ends[0] or report.unit != reports[0].unit for other, report in zip(ends, reports)):
         raise ValueError("The reports have different bins: draw scorers of the same pairs in the same unit.")
-    with picture(path, (8, 4.6), title=title) as (_, axis):
+    with picture(path, (8, 4.8 + 0.25 * len(results)), title=title) as (figure, axis):
         axis.axhline(0.5, color="0.5", linestyle="--", linewidth=1)
         for place, (name, report) in enumerate(results.items()):
             accuracy = np.array([one.accuracy for one in report.bins])
@@ -90,7 +91,8 @@ def plot_accuracy_by_length(path: str | Path, results: Mapping[str, LengthReport
         axis.grid(alpha=0.3)
         truth = reports[0].longer_is_chosen
         heading = None if truth is None else f"The longer is chosen in {truth:.0%}"
-        axis.legend(loc="lower right", fontsize=8, title=heading, title_fontsize=8)
+        # Not over the points.
+        figure.legend(loc="outside lower center", fontsize=8, title=heading, title_fontsize=8)
 
 
 def _short(name: str) -> str:
