@@ -65,8 +65,8 @@ def command_parser() -> Parser:
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    Runs one command; returns the exit code: 1 for an error that its message explains, 2 for options that cannot be, 130
-    for Ctrl-C. What is no command line at all ends in `SystemExit(2)`, as argparse does it.
+    Runs one command; returns the exit code: 1 for an error that its message explains, 2 for options that cannot be,
+    130 for Ctrl-C. What is no command line at all ends in `SystemExit(2)`, as argparse does it.
     """
     options = command_parser().parse_args(arguments)
     debug, verbose = (vars(options).pop(name) for name in ("debug", "verbose"))  # of no command
