@@ -5,14 +5,18 @@ Where a group's prompt is a good part of its tokens, it is encoded once for all 
 of the prompt in a cache. Everything else is sequences, which are batched by length across groups.
 """
 
+from functools import partial
+
 import torch
 from transformers import DynamicCache
 
 from .cache_gpm import PromptCache, cache_argument
-from .encoding_gpm import rows_of_groups
+from .encoding_gpm import EncodedGroup, rows_of_groups
 from .errors_gpm import PromptError
 from .evaluation_gpm import evaluation_mode
+from .long_rope_gpm import long_rope_from
 from .pooling_gpm import input_device
+from .probing_gpm import answer, by_road
 
 
 def embed_groups(model, groups, batch_size, max_batch_tokens, least_forwards=0):
@@ -71,9 +75,45 @@ def _by_way(model, groups):
 
 
 def can_share_prompts(model):
-    """Whether the backbone has a cache in which a prompt can wait for its responses."""
-    has_cache = not model.model._is_stateful and _has_key_value_cache(model.config.text_config)
-    return has_cache and cache_argument(model.backbone_class) is not None
+    """Whether a prompt can be read once, and wait in a cache for its responses."""
+    return sharing_obstacle(model) is None
+
+
+def sharing_obstacle(model):
+    """
+    Why a prompt cannot be read once for all its responses.
+
+    Args:
+        model ([`GPMForPreference`]): the model, on any backbone.
+
+    Returns:
+        `str` or `None`: a sentence that names the cause; `None` where nothing is in the way. Each sequence is then
+        read whole, which gives the same scores for more tokens.
+    """
+    # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
+    config = model.config.text_config
+    kind = config.model_type
+    if cache_argument(model.backbone_class) is None:
+        return f"{kind} takes no cache in which a prompt could wait for its responses."
+    # Layers that keep a running state instead cannot be told where a left-padded prompt begins.
+    others = set(config.to_dict().get("layer_types") or []) - {"full_attention", "sliding_attention"}
+    if model.model._is_stateful or others:
+        what = ", ".join(sorted(others)) or "a running state"
+        return f"{kind} has layers that remember a prompt otherwise than by keys and values ({what})."
+    if long_rope_from(config) is not None:
+        return f"{kind} turns the positions of a prompt by other angles where a long response follows (longrope)."
+    run = partial(_by_cache, model)
+    return answer(model, "sharing", lambda reference: by_road(model, "a prompt in a cache", run, reference))
+
+
+def _by_cache(model, reference):
+    groups = [
+        EncodedGroup([prompt + response for response in reference.responses], prompt) for prompt in reference.prompts
+    ]
+    ((_, prompts, owners, suffixes, parts),) = _shared_batches(groups, len(groups) * len(reference.responses), None)
+    outputs, prompt_states = _run_suffixes(model, prompts, owners, suffixes, parts)
+    states = torch.cat([output.response_states for output in outputs])
+    return states[_inverse_order(parts, states.device)], prompt_states.repeat_interleave(2, dim=0)
 
 
 @torch.no_grad()
@@ -164,7 +204,7 @@ def _run_suffixes(model, prompts, owners, suffixes, parts):
     # On the left, so that the suffixes follow their prompts without a gap.
     prompt_ids, prompt_mask = _pad(prompts, device, left=True)
     columns = prompt_ids.shape[1]
-    cache = DynamicCache(config=model.config.text_config)
+    cache = DynamicCache()
     name = cache_argument(model.backbone_class)
     prompt_states = model(prompt_ids, prompt_mask, prompt_mask.sum(-1), use_cache=True, **{name: cache}).prompt_states
     if cache.get_seq_length() != columns:
@@ -204,9 +244,7 @@ def embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens=None):
 
 
 def _row_parts(model, rows, batch_size, max_batch_tokens):
-    # This model's own configuration: under ZeRO-3 DeepSpeed hangs its settings on the backbone as `config`.
-    long_rope = long_rope_from(model.config.text_config)
-    return _parts([len(ids) for ids in rows], batch_size, max_batch_tokens, apart=long_rope)
+    return _parts([len(ids) for ids in rows], batch_size, max_batch_tokens)
 
 
 def _in_order(model, parts, outputs):
@@ -222,28 +260,7 @@ def _inverse_order(parts, device):
     return torch.tensor([index for part in parts for index in part], device=device).argsort()
 
 
-def _has_key_value_cache(config):
-    """Whether a prompt's keys and values are all that its responses need to know of it in such a backbone."""
-    # Layers that keep a running state instead cannot be told where a left-padded prompt begins.
-    layer_types = config.to_dict().get("layer_types") or []
-    return set(layer_types) <= {"full_attention", "sliding_attention"} and long_rope_from(config) is None
-
-
-def long_rope_from(config):
-    """
-    The number of tokens above which the backbone turns all positions of a batch by other angles ("longrope", as in
-    Phi-3); `None` for all others. What is shorter must then neither be cached for nor batched with what is longer.
-    """
-    settings = config.to_dict()
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
-    if not any(kind.get("rope_type", kind.get("type")) == "longrope" for kind in kinds):
-        return None
-    limits = [kind.get("original_max_position_embeddings") for kind in (*kinds, settings)]
-    return next(limit for limit in limits if limit)
-
-
-def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, apart=None):
+def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None):
     """
     Cuts numbered sequences, or groups of them, into parts to be encoded at once, longest first: little is spent on
     padding, and what does not fit into memory fails at once.
@@ -255,7 +272,6 @@ def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, a
             nothing goes with what is more than twice as long, either.
         wholes (`list[int]`, *optional*): lengths that count as tokens, where they are not `lengths`.
         rows (`list[int]`, *optional*): the rows that each one takes, by default 1.
-        apart (`int`, *optional*): what is longer than this goes with nothing that is not.
 
     Returns:
         `list[list[int]]`: numbers.
@@ -274,7 +290,7 @@ def _parts(lengths, batch_size, max_batch_tokens=None, wholes=None, rows=None, a
                 is_full = count + size > batch_size
             else:
                 is_full = (count + size) * max(longest, length) > max_batch_tokens or 2 * lengths[number] < first
-            if is_full or (apart is not None and lengths[number] <= apart < first):
+            if is_full:
                 parts.append([])
                 count = longest = 0
         parts[-1].append(number)

@@ -215,17 +215,28 @@ def _check_complete(name_or_path, missing):
 def check_backbone(name_or_path, config):
     if config.model_type == GPMConfig.model_type:
         raise ValueError(f"{name_or_path} already is a preference model: load it with `from_pretrained`.")
-    if config.is_encoder_decoder:
-        raise ValueError(f"{name_or_path} is an encoder-decoder; a preference model needs a decoder language model.")
+    # A decoder that was cut out of one and saved says of itself that it is none; its kind says it.
+    if config.is_encoder_decoder or type(config).is_encoder_decoder:
+        raise ValueError(
+            f"{name_or_path} is an encoder-decoder ({config.model_type}), not a causal language model, which a "
+            "preference model needs: use a decoder language model."
+        )
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder:
         raise ValueError(
-            f"{name_or_path} is an encoder ({config.model_type}), in which a prompt's states would depend on the "
-            "response; a preference model needs a decoder language model."
+            f"{name_or_path} is an encoder ({config.model_type}), not a causal language model: a prompt's states "
+            "would depend on the response. A preference model needs a decoder language model."
         )
-    if config.get_text_config() is not config:
+    try:
+        text_config = config.get_text_config()
+    except ValueError as error:
+        raise ValueError(
+            f"{name_or_path} is a model of several parts ({config.model_type}); a preference model needs a decoder "
+            "language model alone."
+        ) from error
+    if text_config is not config:
         raise ValueError(
             f"{name_or_path} is a multimodal model ({config.model_type}); a preference model needs a text-only "
-            f"checkpoint ({config.get_text_config().model_type})."
+            f"checkpoint ({text_config.model_type})."
         )
 
 

@@ -21,15 +21,21 @@ from .engine_gpm import count_forwards, embed_groups
 from .errors_gpm import PromptError, at_prompt
 from .heads_gpm import Float32Linear, embeddings_of_heads, scales_of_gate
 from .loading_gpm import HEADS, GPMPreTrainedModel
+from .long_rope_gpm import turn_rows_apart
 from .messages_gpm import as_responses, is_list_of_prompts, listed
 from .packing_gpm import pool_packed
 from .pipeline_gpm import custom_pipelines
-from .pooling_gpm import states_at_ends
+from .pooling_gpm import back_in_place, padding_last, states_at_ends
+from .probing_gpm import check_causal
 from .remote_backbone_gpm import new_backbone
 from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import mean_scores, preference_matrix, rank_responses
 
 logger = logging.get_logger(__name__)
+
+
+def _has_shape(value, shape):
+    return isinstance(value, torch.Tensor) and value.shape == shape
 
 
 @dataclass
@@ -89,6 +95,9 @@ class GPMForPreference(GPMPreTrainedModel):
         self.model = backbone
         # Who shares a model among processes wraps its backbone, and hides what it takes.
         self.backbone_class = type(backbone)
+        # What the backbone said to the questions of `probing_gpm.py`.
+        self.answers = {}
+        turn_rows_apart(backbone, config.text_config)
         self.embedding_head = Float32Linear(hidden_size, config.embedding_dim)
         self.gate_head = Float32Linear(hidden_size, config.embedding_dim // 2) if config.scale_gate else None
         self.reward_head = Float32Linear(hidden_size, 1) if config.reward_head else None
@@ -199,10 +208,19 @@ class GPMForPreference(GPMPreTrainedModel):
                 "GPMForPreference needs `input_ids` (or `response_states` of an earlier output), and takes no "
                 "`inputs_embeds`: what they hold beside the prompt's own tokens, `prompt_lengths` would not count."
             )
+        has_cache, columns = not kwargs.keys().isdisjoint(CACHE_NAMES), None
+        check_causal(self)
         if attention_mask is None:
-            if not kwargs.keys().isdisjoint(CACHE_NAMES):
+            if has_cache:
                 raise ValueError("With a cache give the `attention_mask`, over the tokens in the cache too.")
             attention_mask = torch.ones_like(input_ids)
+        elif not has_cache and attention_mask.shape == input_ids.shape:
+            # A backbone may count left padding as tokens, in a window, a running state or a chunk of positions. What
+            # comes after its tokens none of a causal one can see.
+            columns = padding_last(attention_mask)
+            tokens = {name: value for name, value in kwargs.items() if _has_shape(value, input_ids.shape)}
+            kwargs |= {name: value.gather(1, columns) for name, value in tokens.items()}
+            input_ids, attention_mask = input_ids.gather(1, columns), attention_mask.gather(1, columns)
         cached = attention_mask.shape[1] - input_ids.shape[1]
         if cached and prompt_lengths is not None:
             raise ValueError(
@@ -215,7 +233,10 @@ class GPMForPreference(GPMPreTrainedModel):
         kwargs.setdefault("use_cache", False)
         # Position ids always: some backbones would count left padding as positions.
         position_ids = (count - 1).clamp(min=0)
-        return self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs), count
+        output = self.model(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
+        if columns is not None:
+            back_in_place(output, columns)
+        return output, count
 
     def embed(self, tokenizer, prompt, responses, batch_size=16):
         """

@@ -6,12 +6,17 @@ rows' tokens one after the other as a single sequence, without any padding, with
 response. Where it attends, a function of `packed_attention_gpm.py` lets each response see its prompt and itself.
 """
 
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 
 from .cache_gpm import CACHE_NAMES
+from .long_rope_gpm import long_rope_from
 from .packed_attention_gpm import IMPLEMENTATIONS, SUFFIX, Parts, plain_attention
+from .pooling_gpm import input_device
+from .probing_gpm import answer, by_road
 
 
 class SharedPrompts(NamedTuple):
@@ -99,7 +104,26 @@ def packing_obstacle(model):
         return f"{kind} has layers that read a sequence otherwise than by attention {sorted(others)}."
     if any(vars(module).get("is_causal", True) is False for module in backbone.modules()):
         return f"{kind} attends in both directions, so that a prompt's states depend on the response."
-    return None
+    run = partial(_by_rows, model)
+    return answer(model, "packing", lambda reference: by_road(model, "packed rows", run, reference))
+
+
+def _by_rows(model, reference):
+    rows = [prompt + list(chain(*reference.responses)) for prompt in reference.prompts]
+    length, device = max(map(len, rows)), input_device(model)
+    lengths = torch.tensor([[len(ids) for ids in reference.responses]] * len(rows), device=device)
+    before = model.config.text_config._attn_implementation
+    try:
+        return pool_packed(
+            model,
+            torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device),
+            torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device),
+            torch.tensor([len(prompt) for prompt in reference.prompts], device=device),
+            lengths,
+        )
+    finally:
+        # The name is of those that pack rows, and asking is not packing.
+        model.config.text_config._attn_implementation = before
 
 
 def pool_packed(model, input_ids, attention_mask, prompt_lengths, response_lengths, **kwargs):
@@ -127,6 +151,13 @@ def pool_packed(model, input_ids, attention_mask, prompt_lengths, response_lengt
     model.config.text_config._attn_implementation = attention + SUFFIX
     sliding_window = model.config.text_config.to_dict().get("sliding_window")
     shared = share_prompts(attention, attention_mask, prompt_lengths, response_lengths, sliding_window)
+    limit = long_rope_from(model.config.text_config)
+    if limit is not None:
+        wholes = (prompt_lengths[:, None] + response_lengths)[response_lengths > 0]
+        if bool((wholes > limit).any()) and bool((wholes <= limit).any()):
+            # A prompt has other states in a long sequence than in a short one.
+            rows = unpacked(input_ids, attention_mask, prompt_lengths, response_lengths)
+            return model.pool(*rows, **kwargs)
     states = model.model(
         input_ids[attention_mask.bool()][None],
         # An empty mask: no backbone makes one of its own then, nor can it attend without the shared prompts.
@@ -137,3 +168,14 @@ def pool_packed(model, input_ids, attention_mask, prompt_lengths, response_lengt
     ).last_hidden_state[0]
     prompt_states = states[shared.prompt_ends].repeat_interleave(response_lengths.shape[1], dim=0)
     return states[shared.response_ends.flatten()], prompt_states
+
+
+def unpacked(input_ids, attention_mask, prompt_lengths, response_lengths):
+    """Packed rows as plain ones: token ids, mask and prompt lengths, with a row for each response."""
+    rows = []
+    for ids, mask, prompt, lengths in zip(input_ids, attention_mask.bool(), prompt_lengths.tolist(), response_lengths):
+        before, *responses = ids[mask].split([prompt, *lengths.tolist()])
+        rows += [torch.cat([before, response]) for response in responses]
+    pad = torch.nn.utils.rnn.pad_sequence
+    masks = pad([torch.ones_like(row) for row in rows], batch_first=True)
+    return pad(rows, batch_first=True), masks, prompt_lengths.repeat_interleave(response_lengths.shape[1])

@@ -41,6 +41,36 @@ def states_at_ends(states, count, prompt_lengths):
     return response_states, prompt_states
 
 
+def padding_last(attention_mask):
+    """
+    For each row the columns of its tokens, then those of its padding.
+
+    Args:
+        attention_mask (`torch.LongTensor` of shape `(rows, length)`): 1 where there is a token.
+
+    Returns:
+        `torch.LongTensor` of the same shape.
+    """
+    return attention_mask.long().argsort(dim=-1, descending=True, stable=True)
+
+
+def back_in_place(output, columns):
+    """Puts a backbone's states and attention maps of all layers back where the rows' tokens were given."""
+    places = columns.argsort(dim=-1)
+
+    def ordered(values, dim):
+        index = places.to(values.device)[(..., *[None] * (values.ndim - dim - 1))]
+        index = index.view(len(index), *[1] * (dim - 1), *index.shape[1:])
+        return values.gather(dim, index.expand(*values.shape[:dim], -1, *values.shape[dim + 1 :]))
+
+    if output.get("hidden_states") is not None:
+        output["hidden_states"] = tuple(ordered(states, 1) for states in output["hidden_states"])
+    if output.get("attentions") is not None:
+        output["attentions"] = tuple(
+            one if one is None else ordered(ordered(one, 2), 3) for one in output["attentions"]
+        )
+
+
 def input_device(model):
     """The device that token ids go to: the model's or, where the weights are offloaded, that of the computation."""
     if model.device.type != "meta":

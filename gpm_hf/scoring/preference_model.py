@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.integrations import deepspeed as hf_deepspeed
 
-from gpm_hf.modeling import UNKNOWN_DATE, GPMConfig, GPMForPreference, check_one_model
+from gpm_hf.modeling import UNKNOWN_DATE, GPMConfig, GPMForPreference, check_one_model, merged_exactly
 
 from .adapters import is_adapter, load_preference_adapter
 from .repositories import hub_options_of, model_type_of, with_gguf_file
@@ -29,12 +29,13 @@ def load_preference_model(name_or_path, merge=False, **options):
         [`GPMForPreference`] or, for an adapter, a [`~peft.PeftModel`] around one; both in evaluation mode.
 
     Raises:
-        ValueError: where there is no preference model, or a folder holds the weights of two.
+        ValueError: where there is no preference model, a folder holds the weights of two, or an adapter merged into
+            its base would score otherwise than beside it.
     """
     check_one_model(name_or_path)
     if is_adapter(name_or_path, options):
         adapter = load_preference_adapter(name_or_path, options, dequantize=merge)
-        return (adapter.merge_and_unload() if merge else adapter).eval()
+        return (merged_exactly(adapter) if merge else adapter).eval()
     kind = model_type_of(name_or_path, options)
     if kind != GPMConfig.model_type:
         raise ValueError(

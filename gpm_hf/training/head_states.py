@@ -11,7 +11,7 @@ with those that are not there, and runs that compute the same one at the same ti
 
 import random
 import shutil
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from gpm_hf.data.collator import sequences_of
 from gpm_hf.files import written_whole
 from gpm_hf.identity import versions
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, collate_groups, evaluation_mode
-from gpm_hf.modeling.engine_gpm import can_share_prompts, long_rope_from, pool_shared
+from gpm_hf.modeling.engine_gpm import can_share_prompts, pool_shared
 from gpm_hf.modeling.packed_attention_gpm import plain_attention
 from gpm_hf.news import get_logger
 from gpm_hf.progress import TimedBar
@@ -279,11 +279,7 @@ def _encode_alone(
     sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: TimedBar
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """States at the end of each sequence and of its prompt, one sequence a row."""
-    limit = long_rope_from(model.config.text_config)
-    batches = []
-    for _, run in groupby(sequences, lambda sequence: limit is not None and len(sequence.ids) > limit):
-        rows = list(run)
-        batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    batches = [sequences[start : start + batch_size] for start in range(0, len(sequences), batch_size)]
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
     with evaluation_mode(model):
         for rows in batches:

@@ -2,13 +2,17 @@
 
 import copy
 import dataclasses
+from functools import partial
 from typing import Any
 
+import torch
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils.transformers_weight_conversion import (
     convert_peft_config_for_transformers,
     get_model_conversion_mapping,
 )
+
+from gpm_hf.modeling import can_be_asked, evaluation_mode, plain_states
 
 # What these methods need a preference model does not give.
 UNFIT = {
@@ -62,8 +66,40 @@ def adapter_config(peft_config: Any, model: Any) -> Any:
             f"PEFT has no default modules of {method} for a {backbone['model_type']} backbone: name them, for example "
             f'target_modules="all-linear". ({error})'
         ) from error
+    if peft_config.target_modules == "all-linear" and not isinstance(peft_config.exclude_modules, str):
+        excluded = {*(peft_config.exclude_modules or []), *_linear_by_name_alone(model)}
+        peft_config.exclude_modules = sorted(excluded) or None
     # By the type of the model PEFT also knows that experts' projections are one parameter now: their names would else
     # match nothing.
     conversions = get_model_conversion_mapping(model.model)
     convert_peft_config_for_transformers(peft_config, model=model.model, conversions=conversions)
     return peft_config
+
+
+def _linear_by_name_alone(model: Any) -> list[str]:
+    """
+    Names of a backbone's modules whose class derives from `nn.Linear` and gives something else than its output, as the
+    routers of some mixtures of experts do: an adapter would add to what is no tensor.
+    """
+    own = type(model.model).__module__
+    suspects = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and type(module).__module__ == own
+    }
+    found: list[str] = []
+    if not suspects or not can_be_asked(model):
+        return found
+
+    def look(name: str, module: Any, _: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor) or output.shape[-1] != module.out_features:
+            found.append(name)
+
+    hooks = [module.register_forward_hook(partial(look, name)) for name, module in suspects.items()]
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            plain_states(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

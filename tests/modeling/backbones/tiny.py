@@ -1,0 +1,144 @@
+"""A tiny random language model of each type that transformers knows as a causal one."""
+
+import math
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+VOCABULARY = 96
+# By the names that configurations share. Windows and chunks are shorter than the sequences of the tests.
+SIZES = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "unpadded_vocab_size"), VOCABULARY),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "emb_dim", "embedding_dim", "embedding_size"), 32),
+    **dict.fromkeys(("word_embed_proj_dim", "input_embedding_size", "output_embedding_size", "lru_width"), 32),
+    **dict.fromkeys(("attention_hidden_size", "ssm_intermediate_size"), 32),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "dim_ff", "dff", "d_inner", "ffn_hidden_size"), 64),
+    **dict.fromkeys(("decoder_ffn_dim", "encoder_ffn_dim", "feed_forward_size", "intermediate_size_mlp"), 64),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 16),
+    **dict.fromkeys(("shared_intermediate_size", "dense_intermediate_size"), 16),
+    **dict.fromkeys(("moe_shared_expert_intermediate_size", "shared_experts_intermediate_size"), 16),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks"), 2),
+    **dict.fromkeys(("decoder_layers", "encoder_layers", "num_decoder_layers", "num_encoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"), 4),
+    **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads", "num_query_groups"), 2),
+    **dict.fromkeys(("swa_num_attention_heads",), 4),
+    **dict.fromkeys(("head_dim", "dim_head", "d_head", "kv_channels", "swa_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim", "index_head_dim", "attention_head_dim"), 8),
+    **dict.fromkeys(("qk_head_dim", "q_lora_rank", "kv_lora_rank", "o_lora_rank"), 16),
+    "index_n_heads": 2,
+    "index_topk": 64,
+    "rotary_dim": 8,
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "context_length", "max_seq_len"), 256),
+    **dict.fromkeys(("model_max_length", "max_target_positions"), 256),
+    **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k"), 2),
+    **dict.fromkeys(("n_group", "topk_group", "num_expert_group", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("sliding_window", "sliding_window_size", "attention_window_size", "window_size"), 8),
+    **dict.fromkeys(("attention_chunk_size", "local_attention"), 8),
+    **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size"), 8),
+    **dict.fromkeys(("mamba_n_heads", "n_mamba_heads", "mamba_num_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "mamba_headdim"), 8),
+    **dict.fromkeys(("mamba_n_groups", "mamba_ngroups", "n_groups"), 1),
+    **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 8),
+    **dict.fromkeys(("time_step_rank", "mamba_dt_rank"), 4),
+    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads", "linear_num_heads"), 2),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), 8),
+    **dict.fromkeys(("hidden_size_per_layer_input", "laurel_rank", "lora_rank"), 8),
+}
+DROPOUTS = ("dropout", "pdrop", "dropout_p", "dropout_prob", "layerdrop", "jitter_noise")
+# Longer than 16 tokens, phi3 and phimoe turn all positions by other angles.
+LONGROPE = {
+    "original_max_position_embeddings": 16,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "rope_theta": 1e4,
+        "short_mscale": 1.0,
+        "long_mscale": 1.2,
+        "original_max_position_embeddings": 16,
+    },
+}
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+BYTES = {"vocab_size": 260, "max_position_embeddings": 256, **SMALL}
+# The second attention layer has the weights of the first.
+HYBRID = {"layers_block_type": ["mamba", "hybrid"] * 2, "num_hidden_layers": 4}
+OVERRIDES = {
+    "bamba": {"attn_layer_indices": [1]},
+    "blt": {
+        "patcher_config": BYTES,
+        "encoder_config": {**BYTES, "hidden_size_global": 32},
+        "decoder_config": {**BYTES, "hidden_size_global": 32},
+        "global_config": {**BYTES, "vocab_size": None},
+        "vocab_size": 260,
+        "encoder_hash_byte_group_vocab": 64,
+        "encoder_hash_byte_group_size": [3],
+    },
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "gemma3n_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "intermediate_size": [64] * 4,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
+    "git": {"vision_config": {**SMALL, "image_size": 16, "patch_size": 8}},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "nemotron": {"head_dim": 8},
+    "phi3": LONGROPE,
+    "phimoe": LONGROPE,
+    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, **HYBRID},
+    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, **HYBRID},
+}
+
+
+def model_types():
+    """All that transformers has in its mapping of causal language models, sorted."""
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def tiny_config(model_type, **options):
+    """A configuration of the type's own class with the sizes above, wherever it has such a one."""
+    config_class = CONFIG_MAPPING[model_type]
+    overrides = {**OVERRIDES.get(model_type, {}), **options}
+    default = config_class().to_dict()
+    settings = {name: size for name, size in SIZES.items() if isinstance(default.get(name), int)}
+    for name, value in default.items():
+        if name.endswith(DROPOUTS) and isinstance(value, float):
+            settings[name] = 0.0
+    for heads in ("num_attention_heads", "swa_num_attention_heads"):
+        pairs = heads.replace("attention", "key_value")
+        if pairs in settings and default.get(pairs) == default.get(heads):
+            settings[pairs] = settings.get(heads, settings[pairs])
+    layers = layer_kinds(default)
+    if layers:
+        settings |= layers
+    settings |= {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    return config_class(**{**settings, **overrides})
+
+
+def layer_kinds(default):
+    """Lists that name a kind for each layer, as short as can be with each kind in it."""
+    names = [n for n in ("layer_types", "mlp_layer_types", "layers_block_type") if isinstance(default.get(n), list)]
+    kinds = {name: list(dict.fromkeys(default[name])) for name in names}
+    count = max([2, *map(len, kinds.values())])
+    settings = {name: (found * count)[:count] for name, found in kinds.items()}
+    if settings:
+        settings["num_hidden_layers"] = count
+    return settings
+
+
+def build_language_model(config, seed=0):
+    """With weights as wide as their inputs are many, so that each token and each layer shows in the states."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and not name.endswith(("A_log", "dt_bias")) and parameter.is_floating_point():
+                std = 0.7 if "embed" in name or "wte" in name else 1.2 / math.sqrt(max(parameter.shape[-1], 4))
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+    return model
