@@ -8,6 +8,7 @@ whole (sharded or offloaded ones) are not asked: what their configuration says d
 the environment variable `GPM_HF_PROBE=0`.
 """
 
+import math
 import os
 from typing import NamedTuple
 
@@ -48,7 +49,9 @@ class Reference(NamedTuple):
     influence: float
 
     def differs(self, response_states, prompt_states):
-        """Whether a road leads elsewhere; not a number is elsewhere, too."""
+        """Whether a road leads elsewhere; not a number is elsewhere too, unless plain rows give none either."""
+        if not math.isfinite(self.bound):
+            return False
         apart = [
             (found.float() - expected).norm(dim=-1).max()
             for found, expected in ((response_states, self.response_states), (prompt_states, self.prompt_states))
@@ -80,7 +83,7 @@ def answer(model, road, ask=None):
         `str` or `None`: the sentence; `None` also where the model cannot be asked.
     """
     config = model.config.text_config
-    kind = (plain_attention(config._attn_implementation), model.dtype)
+    kind = (plain_attention(config._attn_implementation), *_types(model))
     if (road, *kind) in model.answers:
         return model.answers[road, *kind]
     key = (model.backbone_class, config.to_json_string())
@@ -93,7 +96,7 @@ def answer(model, road, ask=None):
     # The passes that are made here ask nothing themselves.
     model.answers |= {(road, *kind): None, ("causal", *kind): None}
     try:
-        with evaluation_mode(model), torch.no_grad(), torch.autocast(input_device(model).type, enabled=False):
+        with evaluation_mode(model), torch.no_grad():
             reference = plain_states(model, *(SHORTEST if road == "causal" else (PROMPTS, RESPONSES)))
             found = {("causal", *kind): _causal_obstacle(model, reference)}
             if road != "causal":
@@ -190,14 +193,23 @@ def plain_states(model, prompt_lengths=PROMPTS, response_lengths=RESPONSES):
     half = len(rows) // 2
     influence = float((response_states[:half] - response_states[half:]).norm(dim=-1).min())
     is_quantized = vars(model.config).get("quantization_config") is not None
-    rounding = _QUANTIZED if is_quantized else _ROUNDING.get(model.dtype, _QUANTIZED)
+    rounding = _QUANTIZED if is_quantized else max(_ROUNDING.get(one, _QUANTIZED) for one in _types(model))
     bound = max(rounding * size, _OF_INFLUENCE * influence)
     return Reference(prompts, responses, response_states, prompt_states, bound, influence)
 
 
+def _types(model):
+    """What the backbone computes in."""
+    device = model.device.type
+    # Offloaded weights have no device to ask about.
+    is_cast = device != "meta" and torch.is_autocast_enabled(device)
+    return model.dtype, torch.get_autocast_dtype(device) if is_cast else model.dtype
+
+
 def _causal_obstacle(model, reference):
     firsts, seconds = reference.prompt_states[0::2], reference.prompt_states[1::2]
-    if bool((firsts - seconds).norm(dim=-1).max() <= reference.bound):
+    # Weights that are not finite are said where the scores are.
+    if not (firsts - seconds).norm(dim=-1).max() > reference.bound:
         return None
     return (
         f"{model.config.text_config.model_type} is no causal language model: what comes after a prompt changes its "
