@@ -10,6 +10,7 @@ from .configuration_gpm import GPMConfig  # isort: skip
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import initialization as init
@@ -27,7 +28,7 @@ from .packing_gpm import pool_packed
 from .pipeline_gpm import custom_pipelines
 from .pooling_gpm import back_in_place, padding_last, states_at_ends
 from .probing_gpm import check_causal
-from .remote_backbone_gpm import new_backbone
+from .remote_backbone_gpm import is_remote, new_backbone
 from .rounding_gpm import rounding_bound, within_rounding
 from .scores_gpm import mean_scores, preference_matrix, rank_responses
 
@@ -92,6 +93,9 @@ class GPMForPreference(GPMPreTrainedModel):
         if backbone is None:
             # Without a dtype the backbone would keep the one that its own configuration remembers.
             backbone = new_backbone(config.text_config, torch.get_default_dtype())
+        # Of custom code transformers leaves out the initialisation of modules that hold others alone, and with it of what
+        # these fill in them (Falcon-H1's multipliers, which are in no checkpoint). Ours is custom, the backbone's is not.
+        self.is_custom_code = partial(is_remote, config.text_config)
         self.model = backbone
         # Who shares a model among processes wraps its backbone, and hides what it takes.
         self.backbone_class = type(backbone)
@@ -208,7 +212,7 @@ class GPMForPreference(GPMPreTrainedModel):
                 "GPMForPreference needs `input_ids` (or `response_states` of an earlier output), and takes no "
                 "`inputs_embeds`: what they hold beside the prompt's own tokens, `prompt_lengths` would not count."
             )
-        has_cache, columns = not kwargs.keys().isdisjoint(CACHE_NAMES), None
+        has_cache, columns = any(name in kwargs for name in CACHE_NAMES), None
         check_causal(self)
         if attention_mask is None:
             if has_cache:

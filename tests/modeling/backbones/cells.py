@@ -69,6 +69,13 @@ def log_odds(model, states, prompt_state):
     return (product - product.T) / TAU
 
 
+def base_of(language_model):
+    """What a language model puts its output head on."""
+    base = language_model.base_model
+    # Where the part is not called as the class says.
+    return language_model.get_decoder() if base is language_model else base
+
+
 class Case:
     """A tiny language model in a folder, and the preference model that is made of it."""
 
@@ -77,6 +84,7 @@ class Case:
         self.folder = str(self.root / "lm")
         self.language_model = build_language_model(tiny_config(model_type, **options))
         self.language_model.save_pretrained(self.folder)
+        self.own = base_of(self.language_model)
         self.groups = [draw_group(), draw_group(9, (4, 2, 6), seed=1)]
 
     def make(self, **options):
@@ -90,7 +98,7 @@ class Case:
     @torch.no_grad()
     def own_states(self, ids, **options):
         """The language model's own, of one sequence."""
-        return self.language_model.base_model(torch.tensor([ids]), use_cache=False, **options).last_hidden_state[0]
+        return self.own(torch.tensor([ids]), use_cache=False, **options).last_hidden_state[0]
 
     @cached_property
     def expected(self):
@@ -242,12 +250,13 @@ def adapted(case):
     options = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False}
     model = get_peft_model(model, adapter_config(LoraConfig(**options), model)).eval()
     with torch.no_grad():
-        case.adapted = [one.double() for one in of_groups(model, case.groups)]
-    assert case.off(case.adapted) > 1e-2
+        expected = [one.double() for one in of_groups(model, case.groups)]
+    assert case.off(expected) > 1e-2
     folder = str(case.root / "adapter")
     model.save_pretrained(folder)
     model.get_base_model().save_config_and_code(folder)
-    return case.off(of_groups(load_preference_model(folder), case.groups), case.adapted)
+    case.adapted = expected
+    return case.off(of_groups(load_preference_model(folder), case.groups), expected)
 
 
 def merged(case):
@@ -261,10 +270,10 @@ def merged(case):
 def in_bfloat16(case):
     """Batches, padding and shared prompts in bfloat16, against the language model in bfloat16."""
     model = case.make(dtype=torch.bfloat16)
-    rounded = copy.deepcopy(case.language_model).to(torch.bfloat16)
+    rounded = copy.deepcopy(case.own).to(torch.bfloat16)
     with torch.no_grad():
         expected = [
-            case.by_hand(group, lambda ids: rounded.base_model(torch.tensor([ids]), use_cache=False)[0][0])
+            case.by_hand(group, lambda ids: rounded(torch.tensor([ids]), use_cache=False)[0][0])
             for group in case.groups
         ]
         padded = [matrices(model(**batch(case.groups, side)), case.groups) for side in ("right", "left")]

@@ -87,7 +87,7 @@ OVERRIDES = {
     },
     "git": {"vision_config": {**SMALL, "image_size": 16, "patch_size": 8}},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
-    "nemotron": {"head_dim": 8},
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
     "phi3": LONGROPE,
     "phimoe": LONGROPE,
     "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, **HYBRID},
