@@ -93,8 +93,9 @@ class GPMForPreference(GPMPreTrainedModel):
         if backbone is None:
             # Without a dtype the backbone would keep the one that its own configuration remembers.
             backbone = new_backbone(config.text_config, torch.get_default_dtype())
-        # Of custom code transformers leaves out the initialisation of modules that hold others alone, and with it of what
-        # these fill in them (Falcon-H1's multipliers, which are in no checkpoint). Ours is custom, the backbone's is not.
+        # Of custom code transformers leaves out the initialisation of modules that only hold others, and with it of
+        # what these fill in them (Falcon-H1's multipliers, which are in no checkpoint). Ours is custom, but the
+        # backbone's is not.
         self.is_custom_code = partial(is_remote, config.text_config)
         self.model = backbone
         # Who shares a model among processes wraps its backbone, and hides what it takes.
