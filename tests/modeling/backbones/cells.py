@@ -73,7 +73,7 @@ def base_of(language_model):
     """What a language model puts its output head on."""
     base = language_model.base_model
     # Where the part is not called as the class says.
-    return language_model.get_decoder() if base is language_model else base
+    return language_model.model if base is language_model else base
 
 
 class Case:
