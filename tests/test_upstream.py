@@ -151,6 +151,7 @@ NAMES: dict[str, dict[str, str]] = {
         "_load_pretrained_model(model, state_dict, checkpoint_files, load_config)": "backbones whose weights have "
         "other names on disk than in memory",
         "_init_weights(module)": "new heads would have the backbone's initialisation",
+        "is_custom_code": "what a backbone's container fills in its parts, and no checkpoint has, would stay unfilled",
         "_from_config(config)": "a backbone whose code lies beside its weights",
         "_auto_class": "the code is saved with the model",
         "_is_stateful": "backbones with a state cannot share a prompt or pack rows",

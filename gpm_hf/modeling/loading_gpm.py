@@ -238,6 +238,11 @@ def check_backbone(name_or_path, config):
             f"{name_or_path} is a multimodal model ({config.model_type}); a preference model needs a text-only "
             f"checkpoint ({text_config.model_type})."
         )
+    if not isinstance(config.to_dict().get("hidden_size", config.attribute_map.get("hidden_size")), int | str):
+        raise ValueError(
+            f"{name_or_path} does not say how wide its states are ({config.model_type} has no `hidden_size`); a "
+            "preference model needs a decoder language model alone."
+        )
 
 
 def backbone_prefix(config):

@@ -175,8 +175,9 @@ def plain_states(model, prompt_lengths=PROMPTS, response_lengths=RESPONSES):
     """The [`Reference`] that a preference model's backbone gives as it is now."""
     vocabulary = model.config.text_config.vocab_size
     total = sum(prompt_lengths) + sum(response_lengths)
-    # All over the vocabulary, and no two alike where it is large enough.
-    ids = iter([(number * (vocabulary // total or 1) + number) % vocabulary for number in range(total)])
+    # All over the vocabulary, and no two alike where it is large enough. Not token 0, which some take for padding.
+    step = max(vocabulary // (total + 1), 1)
+    ids = iter([number * step % vocabulary for number in range(1, total + 1)])
     prompts = [[next(ids) for _ in range(length)] for length in prompt_lengths]
     responses = [[next(ids) for _ in range(length)] for length in response_lengths]
     rows = [(prompt, prompt + response) for prompt in prompts for response in responses]

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModel
+from transformers import CONFIG_MAPPING, AutoModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 import gpm_hf
 from gpm_hf.modeling import EncodedGroup, GPMForPreference, packing_obstacle, sharing_obstacle
+from gpm_hf.modeling.loading_gpm import check_backbone
 from gpm_hf.modeling.long_rope_gpm import long_rope_from
 from gpm_hf.scoring.preference_model import load_preference_model
 from gpm_hf.training.peft_config import adapter_config
@@ -287,8 +288,14 @@ def by_attention(implementation):
         except (ValueError, ImportError) as error:
             raise Absent(str(error).splitlines()[0]) from error
         model = case.make(attn_implementation=implementation)
-        with torch.no_grad():
-            found = [matrices(model(**batch(case.groups, side)), case.groups) for side in ("right", "left")]
+        try:
+            with torch.no_grad():
+                found = [matrices(model(**batch(case.groups, side)), case.groups) for side in ("right", "left")]
+        except ValueError as error:
+            # Attention sinks by FlexAttention, in transformers' own words.
+            if "cannot be run on CPU" in str(error):
+                raise Absent(str(error)) from error
+            raise
         return max(case.off(one) for one in [*found, of_groups(model, case.groups)])
 
     check.__name__ = implementation
@@ -355,6 +362,11 @@ def examine(model_type, names=None, **options):
     """
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        try:
+            # As `from_backbone` asks before it reads any weights: models with other parts are large even when small.
+            check_backbone(model_type, CONFIG_MAPPING[model_type]())
+        except ValueError as error:
+            return {"load": asdict(of_error(error))}
         case = Case(model_type, folder, **options)
         try:
             case.model  # noqa: B018

@@ -35,7 +35,7 @@ SIZES = {
     **dict.fromkeys(("model_max_length", "max_target_positions"), 256),
     **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k"), 2),
-    **dict.fromkeys(("n_group", "topk_group", "num_expert_group", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("n_shared_experts", "n_group", "topk_group", "num_expert_group", "first_k_dense_replace"), 1),
     **dict.fromkeys(("sliding_window", "sliding_window_size", "attention_window_size", "window_size"), 8),
     **dict.fromkeys(("attention_chunk_size", "local_attention"), 8),
     **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size"), 8),
@@ -48,6 +48,8 @@ SIZES = {
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim"), 8),
     **dict.fromkeys(("hidden_size_per_layer_input", "laurel_rank", "lora_rank"), 8),
 }
+# Set even where a configuration leaves them open by default, for then there is no such model.
+ROUTED = ("num_experts_per_tok", "n_routed_experts", "n_shared_experts")
 DROPOUTS = ("dropout", "pdrop", "dropout_p", "dropout_prob", "layerdrop", "jitter_noise")
 # Longer than 16 tokens, phi3 and phimoe turn all positions by other angles.
 LONGROPE = {
@@ -77,6 +79,15 @@ OVERRIDES = {
         "encoder_hash_byte_group_vocab": 64,
         "encoder_hash_byte_group_size": [3],
     },
+    "cohere_compass_text": {
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("full_attention", "sliding_attention")
+        }
+    },
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
+    },
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": {
         "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -105,7 +116,11 @@ def tiny_config(model_type, **options):
     config_class = CONFIG_MAPPING[model_type]
     overrides = {**OVERRIDES.get(model_type, {}), **options}
     default = config_class().to_dict()
-    settings = {name: size for name, size in SIZES.items() if isinstance(default.get(name), int)}
+    settings = {
+        name: size
+        for name, size in SIZES.items()
+        if isinstance(default.get(name), int) or (name in ROUTED and name in default)
+    }
     for name, value in default.items():
         if name.endswith(DROPOUTS) and isinstance(value, float):
             settings[name] = 0.0
