@@ -96,7 +96,7 @@ def _rows():
     return found | {"prompts": [{"prompt": prompt} for prompt in prompts]}
 
 
-class Killed(KeyboardInterrupt):
+class Killed(BaseException):
     """What a kill is to a process that is also the test's."""
 
 
