@@ -39,6 +39,7 @@ get_logger("gpm_hf.training").info("two processes: %d", state.num_processes)
 """
 
 
+@pytest.mark.slow
 def test_a_command_tells_news_and_the_library_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     finished = subprocess.run(

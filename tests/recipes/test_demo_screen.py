@@ -19,6 +19,7 @@ def tiny(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_demo_shows_a_table_and_the_matrix_in_under_30_lines(tiny, capsys):
     found = demo.run_demo(tiny / "out")
     shown = capsys.readouterr().out

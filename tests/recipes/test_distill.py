@@ -61,6 +61,7 @@ def run(folder, data, **options):
     return json.loads((folder / "out" / "results" / "distillation.json").read_text())["result"]
 
 
+@pytest.mark.slow
 def test_a_gpm_keeps_the_cycles_of_a_judge_and_a_reward_its_ceiling(tmp_path, capsys):
     calls.clear()
     data = write_groups(tmp_path / "groups.jsonl", 80)

@@ -224,6 +224,7 @@ def test_the_monitor_is_in_checkpoints_and_may_stop_a_run(tmp_path):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
+@pytest.mark.slow
 def test_a_length_axis_is_not_hacked():
     """The benchmark's game, three seeds: every one of them comes out as the whole table says."""
     from benchmarks.block_advantages import play
