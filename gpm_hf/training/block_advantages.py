@@ -16,8 +16,8 @@ one prompt x:
 The first three rows are GPRL's, with std that of GRPO (K - 1 in its denominator): a model of one block has the
 advantages of GRPO with `scale_rewards="group"`. Where scales do not sum to 1 (no gate, softplus, a reward head) they
 are divided by their sum. That the shares of variance are compared with those of the start by a divergence, and that
-too large a drift lowers the weights m_l and tightens the trust region, is GPRL's too; the paper's constants and its
-rule for m_l are in no public code, so the rule is ours, see [`BlockMonitor`].
+too large a drift lowers the weights m_l and tightens the trust region, is GPRL's too; its constants, its rule for m_l
+and what exactly its shares are of are in no public code, so V_l and the rule are ours, see [`BlockMonitor`].
 """
 
 import json
