@@ -1,8 +1,10 @@
 """`import gpm_hf` in a fresh interpreter: what it brings and what it must not."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +122,19 @@ def test_no_help_imports_torch(tmp_path):
     count, heavy = result.stdout.split("REPORT")[1].split(maxsplit=1)
     assert int(count) >= 20
     assert heavy.strip() == "[]"
+
+
+def test_packages_of_extras_are_imported_where_they_are_used():
+    root = Path(__file__).parents[1] / "gpm_hf"
+    for path in root.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            extras = {name.split(".")[0] for name in names} & {
+                "scipy",
+                "matplotlib",
+                "vllm",
+                "deepspeed",
+                "bitsandbytes",
+            }
+            assert not extras, f"{path.relative_to(root)} imports {extras} at its top: not everybody has them"

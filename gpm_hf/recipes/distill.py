@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
-from scipy.special import expit
 
 from gpm_hf.data.columns import dataset_of_rows
 from gpm_hf.data.groups import as_group
@@ -75,7 +74,7 @@ def label_groups(
     def labelled(group: ResponseGroup) -> dict[str, Any]:
         matrix = next(scores)
         # Exactly 1 together, also where one of them is too small to be told from 0.
-        labels = matrix if as_log_odds else np.where(matrix > 0, 1 - expit(-matrix), expit(matrix))
+        labels = matrix if as_log_odds else np.where(matrix > 0, 1 - _probability(-matrix), _probability(matrix))
         prompt = {} if group.prompt is None else {"prompt": group.prompt}
         return {**prompt, "responses": group.responses, column: labels.tolist()}
 
@@ -148,7 +147,7 @@ def kept_of_judge(trainer: GPMRewardTrainer) -> Agreement:
         probabilities, scores = np.full((size, size), np.nan), np.zeros((size, size))
         found = log_odds[place : place + len(pairs)]
         place += len(pairs)
-        values = expit(np.array(labels)) if regression else np.array(labels)
+        values = _probability(np.array(labels)) if regression else np.array(labels)
         for (first, second), probability, score in zip(pairs, values, found, strict=True):
             if first != second:  # equal responses
                 probabilities[first, second], probabilities[second, first] = probability, 1 - probability
@@ -181,3 +180,8 @@ def write_report(own: Agreement, others: Mapping[str, Agreement], folder: str | 
     # Not what else lies there: it may be of earlier weights.
     write_card(folder, results=[json.loads(path.read_text(encoding="utf-8"))])
     return agreement_table({"this model": own, **others})
+
+
+def _probability(log_odds: np.ndarray) -> np.ndarray:
+    """The sigmoid of log-odds, without an overflow."""
+    return np.exp(-np.logaddexp(0, -log_odds))

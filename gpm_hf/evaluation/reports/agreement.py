@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import xlogy
 
 from gpm_hf.evaluation.benchmarks.ring_accuracy import scalar_ceiling
 from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
@@ -118,7 +117,7 @@ def _compare(judge: np.ndarray, model: np.ndarray) -> PromptAgreement:
     labels, log_odds = judge[upper][said], model[upper][said]
     # log(1 + exp(-s)) without an overflow.
     losses = labels * np.logaddexp(0, -log_odds) + (1 - labels) * np.logaddexp(0, log_odds)
-    own = -(xlogy(labels, labels) + xlogy(1 - labels, 1 - labels))
+    own = -sum(part * np.log(np.where(part > 0, part, 1.0)) for part in (labels, 1 - labels))
     leans = np.nan_to_num(judge - 0.5)
     edges = [(int(i), int(j)) for i, j in zip(*np.nonzero(leans > 0))]
     wins = model > 0
