@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.evaluation.plots.canvas import picture
+
 
 def plot_learning_curve(path: str | Path, log: Sequence[Mapping[str, Any]]) -> bool:
     """
@@ -22,28 +24,21 @@ def plot_learning_curve(path: str | Path, log: Sequence[Mapping[str, Any]]) -> b
     }
     if not any(curves.values()):
         return False
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        for curve, label, style in (
-            (name, "training batches", {"color": "tab:blue", "alpha": 0.8}),
-            (f"eval_{name}", "held-out pairs", {"color": "tab:orange", "marker": "o"}),
-        ):
-            if curves[curve]:
-                steps, values = zip(*curves[curve], strict=True)
-                # A line needs two points.
-                axis.plot(steps, values, label=label, **({"marker": "o"} | style if len(steps) == 1 else style))
-        axis.set_xlabel("step")
-        axis.set_ylabel(name)
-        axis.grid(alpha=0.3)
-        if axis.lines:
-            axis.legend(fontsize=8)
-    axes[1].axhline(0.5, color="0.5", linestyle="--", linewidth=1)
-    axes[1].set_ylim(-0.02, 1.02)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with picture(path, (9, 3.4), columns=2) as (_, axes):
+        for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+            for curve, label, style in (
+                (name, "training batches", {"color": "tab:blue", "alpha": 0.8}),
+                (f"eval_{name}", "held-out pairs", {"color": "tab:orange", "marker": "o"}),
+            ):
+                if curves[curve]:
+                    steps, values = zip(*curves[curve], strict=True)
+                    # A line needs two points.
+                    axis.plot(steps, values, label=label, **({"marker": "o"} | style if len(steps) == 1 else style))
+            axis.set_xlabel("step")
+            axis.set_ylabel(name)
+            axis.grid(alpha=0.3)
+            if axis.lines:
+                axis.legend(fontsize=8)
+        axes[1].axhline(0.5, color="0.5", linestyle="--", linewidth=1)
+        axes[1].set_ylim(-0.02, 1.02)
     return True
