@@ -3,9 +3,9 @@ What a backbone can do, asked of itself: a few tokens by each road, against the 
 
 Two prompts with two responses each are read as plain rows, with the prompts in a cache, and as packed rows; whether it
 is causal a prompt with two responses shows. A road that gives other states is not taken. The answer holds for all
-models of a process with this class, configuration, attention and type. Models whose weights this process does not hold
-whole (sharded or offloaded ones) are not asked: what their configuration says decides alone. So it does for all with
-the environment variable `GPM_HF_PROBE=0`.
+models of a process with this class, configuration, attention, device and type. Models whose weights this process does
+not hold whole (sharded or offloaded ones), or whose attention does not run where they are or is compiled first, are not
+asked: what their configuration says decides alone. So it does for all with the environment variable `GPM_HF_PROBE=0`.
 """
 
 import math
@@ -63,6 +63,12 @@ def can_be_asked(model):
     """Whether a pass of a few tokens costs milliseconds and concerns no other process."""
     if os.environ.get("GPM_HF_PROBE") == "0":
         return False
+    attention = plain_attention(model.config.text_config._attn_implementation)
+    if attention not in ("eager", "sdpa"):
+        # Flash attention is for 16 bits on a GPU, where a trainer moves the model later; flex attention compiles first.
+        is_half = _types(model)[1] in (torch.float16, torch.bfloat16)
+        if attention == "flex_attention" or model.device.type == "cpu" or not is_half:
+            return False
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         return False
     parameters = model.parameters()
@@ -83,7 +89,7 @@ def answer(model, road, ask=None):
         `str` or `None`: the sentence; `None` also where the model cannot be asked.
     """
     config = model.config.text_config
-    kind = (plain_attention(config._attn_implementation), *_types(model))
+    kind = (plain_attention(config._attn_implementation), model.device.type, *_types(model))
     if (road, *kind) in model.answers:
         return model.answers[road, *kind]
     key = (model.backbone_class, config.to_json_string())
