@@ -3,9 +3,10 @@ What a backbone can do, asked of itself: a few tokens by each road, against the 
 
 Two prompts with two responses each are read as plain rows, with the prompts in a cache, and as packed rows; whether it
 is causal a prompt with two responses shows. A road that gives other states is not taken. The answer holds for all
-models of a process with this class, configuration, attention, device and type. Models whose weights this process does
-not hold whole (sharded or offloaded ones), or whose attention does not run where they are or is compiled first, are not
-asked: what their configuration says decides alone. So it does for all with the environment variable `GPM_HF_PROBE=0`.
+models of a process with this class, configuration, attention, device and type. Not asked are models whose weights this
+process does not hold whole (sharded or offloaded ones), whose attention does not run where they are or is compiled
+first, and quantised ones on a CPU: what their configuration says decides alone. So it does for all with
+`GPM_HF_PROBE=0` in the environment.
 """
 
 import math
@@ -65,10 +66,13 @@ def can_be_asked(model):
         return False
     attention = plain_attention(model.config.text_config._attn_implementation)
     if attention not in ("eager", "sdpa"):
-        # Flash attention is for 16 bits on a GPU, where a trainer moves the model later; flex attention compiles first.
+        # Flash attention is for 16 bits on a GPU, where a trainer moves a model later; flex attention compiles first.
         is_half = _types(model)[1] in (torch.float16, torch.bfloat16)
         if attention == "flex_attention" or model.device.type == "cpu" or not is_half:
             return False
+    if _is_quantized(model) and model.device.type == "cpu":
+        # bitsandbytes turns 4-bit weights into another form where they are first evaluated, for good.
+        return False
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         return False
     parameters = model.parameters()
@@ -199,10 +203,13 @@ def plain_states(model, prompt_lengths=PROMPTS, response_lengths=RESPONSES):
     # Of another prompt; where there is none, of another response.
     half = len(rows) // 2
     influence = float((response_states[:half] - response_states[half:]).norm(dim=-1).min())
-    is_quantized = vars(model.config).get("quantization_config") is not None
-    rounding = _QUANTIZED if is_quantized else max(_ROUNDING.get(one, _QUANTIZED) for one in _types(model))
+    rounding = _QUANTIZED if _is_quantized(model) else max(_ROUNDING.get(one, _QUANTIZED) for one in _types(model))
     bound = max(rounding * size, _OF_INFLUENCE * influence)
     return Reference(prompts, responses, response_states, prompt_states, bound, influence)
+
+
+def _is_quantized(model):
+    return vars(model.config).get("quantization_config") is not None
 
 
 def _types(model):

@@ -26,6 +26,7 @@ from gpm_hf.training.offline_gpo_config import OfflineGPOConfig
 from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.precomputed_reference import PrecomputedReferenceDPOTrainer
 from gpm_hf.training.publishing_mixin import PublishingMixin
+from gpm_hf.training.quantized_layers import keep_trainable
 from gpm_hf.training.row_means import BY_LENGTH, COUNTED, RowMeansMixin, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, policy_record
 
@@ -141,6 +142,7 @@ class OfflineGPOTrainer(PublishingMixin, RowMeansMixin, PrecomputedReferenceDPOT
             processing_class,
             **kwargs,
         )
+        keep_trainable(self.model)
         self.args.model_init_kwargs = model_init_kwargs
         # Of an adapter under ZeRO-3 TRL sets these by an old name, which transformers has read already.
         self.args.activation_checkpointing_kwargs = self.args.gradient_checkpointing_kwargs

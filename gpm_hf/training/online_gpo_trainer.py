@@ -28,6 +28,7 @@ from gpm_hf.training.opponents import COLUMN, Responses, copy_of_policy, make_op
 from gpm_hf.training.policy_adapter import load_if_adapter
 from gpm_hf.training.preference_signal import RewardSignal, group_by_prompt, load_preference_signal
 from gpm_hf.training.prompt_rows import check_prompt_columns
+from gpm_hf.training.quantized_layers import keep_trainable
 from gpm_hf.training.row_means import CompletionMeansMixin
 from gpm_hf.training.run_record import data_sources, policy_record
 from gpm_hf.training.sampling_guard import SamplingGuard, unwrapped_for_generation
@@ -187,6 +188,7 @@ class OnlineGPOTrainer(BlockAdvantagesMixin, CompletionMeansMixin, GRPOTrainer):
             [lambda: unwrapped_for_generation(self, self.model_wrapped)],
             self.generation_config if by_transformers else None,
         )
+        keep_trainable(self.model)
         self.opponent = make_opponent(self, model, initial, kwargs.get("quantization_config"))
         self.add_callback(SaveStepsCheck())
         self.data_sources = data_sources(train_dataset)

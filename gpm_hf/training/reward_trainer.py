@@ -39,6 +39,7 @@ from gpm_hf.training.losses import cross_entropy_loss, regression_loss
 from gpm_hf.training.new_tokens import check_base, check_tokenizer, vocabulary_of_checkpoint
 from gpm_hf.training.peft_config import adapter_config
 from gpm_hf.training.publishing_mixin import PublishingMixin
+from gpm_hf.training.quantized_layers import keep_trainable
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
 from gpm_hf.training.reward_groups import count_groups, cut_groups, group_pairs
@@ -144,6 +145,7 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
                 processing_class = load_tokenizer(model.config.name_or_path, trust_remote_code=args.trust_remote_code)
         self.gpm = _unwrap(model)
         self._gpm_class = type(self.gpm)
+        keep_trainable(self.gpm)
         if self.gpm.config.template_date == UNKNOWN_DATE:
             # Trained before there were dates; what is made of it here has one.
             self.gpm.config.template_date = checked_date(args.template_date)

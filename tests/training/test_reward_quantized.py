@@ -121,3 +121,34 @@ def test_the_base_is_left_as_it_is_where_that_is_asked_for(trained):
         after[f"base_model.model.{HEADS[0]}.modules_to_save.default.weight"],
     )
     assert (scores_of(model) - scores).abs().max() > 1e-3
+
+
+def test_an_evaluation_before_the_training_takes_no_gradients(tmp_path):
+    """As without one, on any CPU: the first layer's adapter learns through the layers above it."""
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+
+    from gpm_hf import GPMRewardTrainer
+
+    base = save_backbone(tmp_path / "lm", hidden_size=64, intermediate_size=128, head_dim=16)
+    gradients = {}
+    for evaluated in (False, True):
+        torch.manual_seed(0)
+        trainer = GPMRewardTrainer(
+            base,
+            config(tmp_path / "run", embedding_dim=4, max_steps=1),
+            train_dataset=Dataset.from_list(ring_rows()),
+            eval_dataset=Dataset.from_list(ring_rows()[:2]),
+            quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32),
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        )
+        if evaluated:
+            trainer.evaluate()
+        trainer.model.train()
+        batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])
+        trainer.compute_loss(trainer.model, batch).backward()
+        gradients[evaluated] = {n: p.grad.float() for n, p in trainer.model.named_parameters() if p.grad is not None}
+    assert gradients[False].keys() == gradients[True].keys()
+    assert any(gradient.abs().max() > 1e-4 for name, gradient in gradients[False].items() if "layers.0." in name)
+    for name, gradient in gradients[False].items():
+        torch.testing.assert_close(gradients[True][name], gradient, atol=1e-5, rtol=1e-3, msg=name)
