@@ -27,7 +27,7 @@ from gpm_hf.modeling import evaluation_mode, input_device
 _BOUNDS = {torch.float64: 1e-3, torch.float32: 0.02, torch.float16: 0.05, torch.bfloat16: 0.3}
 _COARSEST = max(_BOUNDS.values())
 PROBE_TEXT = "What is sampled is from the policy that is trained, whether its prompt is padded or not."
-PROBE_LENGTH, _NEW_TOKENS = 12, 2
+PROBE_LENGTH, _NEW_TOKENS = 8, 2
 
 
 @dataclass(frozen=True)
