@@ -25,13 +25,13 @@ from datasets import Dataset
 
 from gpm_hf.data.scored_rows import (
     ScoredGroup,
-    probability,
     score_columns,
     score_in_chunks,
     scored_groups,
     with_text,
 )
 from gpm_hf.preference import select, von_neumann_winner
+from gpm_hf.preference.arrays import sigmoid
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ _PAIRS_BY_RULE = {"mean": _best_and_worst, "von_neumann": _winner_and_worst_repl
 def _pair_row(
     group: ScoredGroup, chosen: int, rejected: int, rule: str, with_policy_log_probs: bool
 ) -> dict[str, Any]:
-    preference = float(probability(group.scores[chosen, rejected]))
+    preference = float(sigmoid(group.scores[chosen, rejected]))
     row: dict[str, Any] = {"prompt": group.prompt}
     for side, index in (("chosen", chosen), ("rejected", rejected)):
         row[side] = _reply(group.responses[index])

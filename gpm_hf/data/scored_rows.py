@@ -11,7 +11,7 @@ from gpm_hf.data.groups import named_responses
 from gpm_hf.data.sampled_ids import SampledIds, read_ids
 from gpm_hf.modeling import PromptError, is_empty, read_group
 from gpm_hf.modeling.messages_gpm import as_messages
-from gpm_hf.preference.arrays import read_scores
+from gpm_hf.preference.arrays import read_scores, sigmoid
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 Found = TypeVar("Found")
@@ -179,7 +179,7 @@ def scored_groups(rows: Iterable[Mapping[str, Any]], counts: Counter) -> Iterato
             responses,
             scores,
             means,
-            probability(scores).mean(-1),
+            sigmoid(scores).mean(-1),
             full.get("policy_log_probs"),
             ids,
         )
@@ -211,8 +211,3 @@ def _checked_scores(name: str, scores: Any, size: int) -> np.ndarray:
     if matrix.shape != (size, size):
         raise ValueError(f"{name} has {size} responses, but a matrix of scores of shape {matrix.shape}.")
     return matrix
-
-
-def probability(log_odds):
-    """Sigmoid of log-odds."""
-    return 0.5 * (1 + np.tanh(np.asarray(log_odds) / 2))  # the sigmoid, which does not overflow this way

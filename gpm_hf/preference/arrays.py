@@ -99,6 +99,11 @@ def beats(matrix: np.ndarray, min_score: float) -> np.ndarray:
     return matrix > min_score
 
 
+def sigmoid(log_odds) -> np.ndarray:
+    """Probabilities of log-odds, an array of any shape, without an overflow."""
+    return np.exp(-np.logaddexp(0, -np.asarray(log_odds)))
+
+
 def _unit(values) -> float:
     """The relative spacing of the floating type that the values came in."""
     if isinstance(values, torch.Tensor):

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpm_hf.preference.arrays import sigmoid
+
 from .votes import Votes
 
 # Beyond it the bootstrap, which adds up what many cycles have for themselves, finds more.
@@ -61,7 +63,7 @@ def votes_to_find(log_odds: Sequence[float]) -> int | None:
     """
     from scipy.stats import binom
 
-    chances = 1 / (1 + np.exp(-np.asarray(log_odds, dtype=float)))
+    chances = sigmoid(log_odds)
 
     def power(size: int) -> float:
         least = binom.isf(_LEVEL, size, 0.5) + 1

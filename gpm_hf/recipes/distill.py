@@ -25,6 +25,7 @@ from gpm_hf.hub.cards import write_card
 from gpm_hf.hub.local_paths import without_paths
 from gpm_hf.hub.results import RESULTS_FOLDER, save_result
 from gpm_hf.identity import scorer_identity
+from gpm_hf.preference.arrays import sigmoid
 from gpm_hf.scoring import Scorer, load_scorer
 from gpm_hf.scoring.load_scorer import NO_MODEL, read_description
 from gpm_hf.training import GPMRewardTrainer
@@ -74,7 +75,7 @@ def label_groups(
     def labelled(group: ResponseGroup) -> dict[str, Any]:
         matrix = next(scores)
         # Exactly 1 together, also where one of them is too small to be told from 0.
-        labels = matrix if as_log_odds else np.where(matrix > 0, 1 - _probability(-matrix), _probability(matrix))
+        labels = matrix if as_log_odds else np.where(matrix > 0, 1 - sigmoid(-matrix), sigmoid(matrix))
         prompt = {} if group.prompt is None else {"prompt": group.prompt}
         return {**prompt, "responses": group.responses, column: labels.tolist()}
 
@@ -147,7 +148,7 @@ def kept_of_judge(trainer: GPMRewardTrainer) -> Agreement:
         probabilities, scores = np.full((size, size), np.nan), np.zeros((size, size))
         found = log_odds[place : place + len(pairs)]
         place += len(pairs)
-        values = _probability(np.array(labels)) if regression else np.array(labels)
+        values = sigmoid(np.array(labels)) if regression else np.array(labels)
         for (first, second), probability, score in zip(pairs, values, found, strict=True):
             if first != second:  # equal responses
                 probabilities[first, second], probabilities[second, first] = probability, 1 - probability
@@ -180,8 +181,3 @@ def write_report(own: Agreement, others: Mapping[str, Agreement], folder: str | 
     # Not what else lies there: it may be of earlier weights.
     write_card(folder, results=[json.loads(path.read_text(encoding="utf-8"))])
     return agreement_table({"this model": own, **others})
-
-
-def _probability(log_odds: np.ndarray) -> np.ndarray:
-    """The sigmoid of log-odds, without an overflow."""
-    return np.exp(-np.logaddexp(0, -log_odds))

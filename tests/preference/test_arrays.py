@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gpm_hf import preference
-from gpm_hf.preference.arrays import as_array, like, read_scores
+from gpm_hf.preference.arrays import as_array, like, read_scores, sigmoid
 
 from .games import ORDER, ROCK_PAPER_SCISSORS
 
@@ -116,3 +116,7 @@ def test_results_are_no_views_of_the_input():
     cyclic += 1
     transitive += 1
     assert (scores.numpy() == ROCK_PAPER_SCISSORS).all()
+
+
+def test_probabilities_of_log_odds_do_not_overflow():
+    assert sigmoid([[0, -800], [800, np.log(3)]]).tolist() == [[0.5, 0.0], [1.0, pytest.approx(0.75)]]

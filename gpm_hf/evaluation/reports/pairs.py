@@ -10,6 +10,7 @@ import numpy as np
 
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
 from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
+from gpm_hf.preference.arrays import sigmoid
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
 
@@ -67,7 +68,7 @@ class PairResult:
     @property
     def probabilities(self) -> np.ndarray:
         """Shape (N,): P(chosen is preferred to rejected)."""
-        return np.exp(-np.logaddexp(0, -self.log_odds))
+        return sigmoid(self.log_odds)
 
     @property
     def total(self) -> PairCounts:

@@ -15,6 +15,7 @@ from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, bootstrap_inter
 from gpm_hf.evaluation.statistics.length_control import length_controlled_win_rate
 from gpm_hf.modeling import is_empty
 from gpm_hf.preference import find_cycles, von_neumann_winner
+from gpm_hf.preference.arrays import sigmoid
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
 
@@ -79,7 +80,7 @@ class WinRates:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Shape (N, K, K): sigmoid of the log-odds."""
-        return np.exp(-np.logaddexp(0, -self.log_odds))
+        return sigmoid(self.log_odds)
 
     @cached_property
     def matrix(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
+from gpm_hf.preference.arrays import sigmoid
 from gpm_hf.tables import markdown_table
 
 
@@ -81,7 +82,7 @@ def calibration_report(
     if bins < 1:
         raise ValueError(f"bins={bins}: at least one is needed.")
 
-    confidence = np.exp(-np.logaddexp(0, -np.abs(scores)))
+    confidence = sigmoid(np.abs(scores))
     # Of a tie neither response is preferred: right by half whatever the target.
     right = np.where(scores > 0, wanted, np.where(scores < 0, 1 - wanted, 0.5))
     edges = np.linspace(0.5, 1, bins + 1)
@@ -92,7 +93,7 @@ def calibration_report(
         interval = bootstrap_interval(right[inside], [1.0] * int(inside.sum()), samples=2000)
         means = float(confidence[inside].mean()), float(right[inside].mean())
         found.append(ReliabilityBin(float(edges[place]), float(edges[place + 1]), int(inside.sum()), *means, interval))
-    probability = np.exp(-np.logaddexp(0, -scores))
+    probability = sigmoid(scores)
     return Calibration(
         pairs=len(scores),
         log_loss=float((wanted * np.logaddexp(0, -scores) + (1 - wanted) * np.logaddexp(0, scores)).mean()),

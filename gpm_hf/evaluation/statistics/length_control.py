@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from gpm_hf.preference.arrays import sigmoid
+
 
 def length_controlled_win_rate(
     probabilities: np.ndarray, lengths: np.ndarray, baseline_lengths: np.ndarray
@@ -55,16 +57,12 @@ def length_controlled_win_rate(
         return float(np.mean(np.logaddexp(0, logits) - probabilities * logits))
 
     def gradient(weights: np.ndarray) -> np.ndarray:
-        return features.T @ (_sigmoid(features @ weights) - probabilities) / len(features)
+        return features.T @ (sigmoid(features @ weights) - probabilities) / len(features)
 
     def hessian(weights: np.ndarray) -> np.ndarray:
-        chance = _sigmoid(features @ weights)
+        chance = sigmoid(features @ weights)
         return (features.T * (chance * (1 - chance))) @ features / len(features)
 
     found = minimize(loss, np.zeros(2), jac=gradient, hess=hessian, method="trust-exact", options={"gtol": 1e-9})
     # Where the maximum lies at infinity the weights run away until the gradient vanishes.
-    return None if np.abs(found.x).max() > 15 else float(_sigmoid(found.x[0]))
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0, -logits))
+    return None if np.abs(found.x).max() > 15 else float(sigmoid(found.x[0]))
