@@ -58,6 +58,8 @@ class _Routes:
         self.engine = HeadsEngine(served.model, limits.max_batch_tokens, limits.max_waiting_tokens)
         # One thread: a tokenizer is not safe in several at once.
         self.encoder = ThreadPoolExecutor(1, "gpm-hf encoder")
+        # A reward must be a number: no log-odds of embeddings of unit length are lower.
+        self.reward_without_text = -1 / self.settings.tau
         self.policy = PolicyText(policy_tokenizer or served.tokenizer)
         self.windows = RewardWindows(limits.group_size, limits.group_wait) if limits.group_size else None
 
@@ -131,6 +133,8 @@ class _Routes:
             prompt, response, references = rows[number]
             if references is None:
                 found[number] = await self.windowed(prompt, response)
+            elif not response.strip():
+                found[number] = self.reward_without_text
             else:
                 (matrix,) = await self.scores([(prompt, [response, *references])])
                 found[number] = float(matrix[0, 1:].mean())
@@ -163,8 +167,14 @@ class _Routes:
         return (await asyncio.shield(shared))[place]
 
     async def means(self, prompt: Any, responses: list[str]) -> list[float]:
-        (matrix,) = await self.scores([(prompt, responses)])
-        return mean_scores(matrix).tolist()
+        """Of a group's responses; a policy may sample some without text, which are no reason to refuse the others."""
+        rewards = [self.reward_without_text] * len(responses)
+        scorable = [number for number, response in enumerate(responses) if response.strip()]
+        if scorable:
+            (matrix,) = await self.scores([(prompt, [responses[number] for number in scorable])])
+            for number, mean in zip(scorable, mean_scores(matrix).tolist()):
+                rewards[number] = mean
+        return rewards
 
 
 def build_app(

@@ -63,6 +63,21 @@ def test_a_group_that_stays_incomplete_is_refused(served):
     assert {answer.status_code for answer in answers} == {200}
 
 
+def test_a_response_without_text_has_the_lowest_reward(served):
+    """-1 / tau; the others' are those of the group without it."""
+    url, model = served
+    (prompt,), (group,) = groups_of_eight(1)
+    responses = [group[0], "", group[1], group[2]]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda text: one_query(url, rendered(prompt), text + "<|im_end|>").json(), responses))
+    found = [answer["rewards"][0] for answer in answers]
+    expected = mean_scores(model.preference_scores(build_tokenizer(), prompt, group[:3])).tolist()
+    assert found[1] == pytest.approx(-10)
+    assert [found[0], *found[2:]] == pytest.approx(expected, abs=5e-4)
+    label = {"reference_responses": group[1:4]}
+    assert one_query(url, rendered(prompt), "<|im_end|>", label).json()["rewards"] == [pytest.approx(-10)]
+
+
 def test_reference_answers_in_the_label(served):
     url, model = served
     (prompt,), (group,) = groups_of_eight(1)
