@@ -1,925 +1,730 @@
 """
-The sentences that `generator.py` combines; nothing but literals.
+The sentences that `generator.py` combines; nothing but texts.
 
 Placeholders: {do} and {doing} name the topic's activity, {result} is a singular noun phrase for what it leads to,
 {tip} an instruction that follows "to" as well as it stands alone, {who} and {when} a person and a time in the past,
 {n} a small number. The generator capitalises the first letter of each sentence.
 """
 
+import re
+
 # Everything a topic contributes is neutral: no tip warns, explains, cheers, counts or tells a story, because those are
-# the attributes and must not be recognisable from the topic's content.
-TOPICS: dict[str, dict[str, list[str]]] = {
-    "bread": {
-        "do": ["bake good bread at home", "make a simple loaf"],
-        "doing": ["baking bread", "making a loaf from scratch"],
-        "result": ["a light and crusty loaf", "fresh bread with an open crumb"],
-        "tips": [
-            "let the dough rise until it looks puffy and soft",
-            "weigh the flour on a scale instead of using a cup",
-            "fold the dough gently while it rests in the bowl",
-            "heat the oven fully before the loaf goes in",
-            "dust the basket with rice flour before shaping the dough",
-            "cool the loaf on a wire rack before slicing it",
-        ],
-    },
-    "bicycle tyre": {
-        "do": ["fix a flat bicycle tyre", "patch a punctured inner tube"],
-        "doing": ["fixing a bicycle tyre", "repairing a puncture"],
-        "result": ["a tyre that holds its air", "a smooth ride home"],
-        "tips": [
-            "run a cloth around the inside of the tyre to find the thorn",
-            "hold the tube under water and look for bubbles",
-            "roughen the rubber around the hole with sandpaper",
-            "let the glue turn dull before pressing the patch on",
-            "put a little air in the tube before fitting it",
-            "seat the bead of the tyre evenly with both thumbs",
-        ],
-    },
-    "sleep": {
-        "do": ["sleep better at night", "fall asleep more easily"],
-        "doing": ["sleeping well", "getting enough rest"],
-        "result": ["a calm and restful night", "a clear head in the morning"],
-        "tips": [
-            "keep the bedroom cool, dark and quiet",
-            "go to bed at the same hour on every day of the week",
-            "put the phone in another room well before bedtime",
-            "write tomorrow's tasks on paper before lying down",
-            "switch from coffee to herbal tea after lunch",
-            "get some daylight soon after waking up",
-        ],
-    },
-    "tomatoes": {
-        "do": ["grow healthy tomatoes", "raise tomatoes on a balcony"],
-        "doing": ["growing tomatoes", "looking after tomato plants"],
-        "result": ["a basket of ripe tomatoes", "a sweet and juicy harvest"],
-        "tips": [
-            "plant the seedlings deep so that the stem grows extra roots",
-            "water at the base of the plant early in the day",
-            "tie the main stem loosely to a sturdy stake",
-            "pinch out the side shoots between stem and leaf",
-            "choose the sunniest and most sheltered spot available",
-            "cover the soil with straw to hold the moisture",
-        ],
-    },
-    "saving money": {
-        "do": ["save money every month", "build up some savings"],
-        "doing": ["saving money", "putting money aside"],
-        "result": ["a comfortable cushion in the bank", "a calmer look at the bank statement"],
-        "tips": [
-            "move part of the salary to savings on payday",
-            "write down every purchase for a whole month",
-            "cancel the subscriptions that nobody in the house uses",
-            "plan the meals of the week before going shopping",
-            "sleep on any larger purchase before paying for it",
-            "compare the price of insurance plans each year",
-        ],
-    },
-    "minor burn": {
-        "do": ["treat a minor burn", "look after a small kitchen burn"],
-        "doing": ["treating a minor burn", "caring for a small burn"],
-        "result": ["skin that heals cleanly", "quick relief from the sting"],
-        "tips": [
-            "hold the burn under cool running water for a good while",
-            "take off rings or bracelets near the burn straight away",
-            "cover the area loosely with a clean, non-stick dressing",
-            "keep the skin clean and dry while it heals",
-            "show a large or deep burn to a doctor",
-            "leave any blister closed and let it settle by itself",
-        ],
-    },
-    "splinter": {
-        "do": ["remove a splinter", "get a splinter out of a finger"],
-        "doing": ["removing a splinter", "pulling out a splinter"],
-        "result": ["a clean and painless finger", "a tiny wound that closes well"],
-        "tips": [
-            "wash the hands and the skin with soap and water",
-            "clean the tweezers with rubbing alcohol before using them",
-            "pull in the same direction in which the splinter went in",
-            "use a magnifying glass and a bright lamp",
-            "soften the skin in warm water for a moment",
-            "put a small plaster on the spot afterwards",
-        ],
-    },
-    "foreign language": {
-        "do": ["learn a foreign language", "become fluent in a new language"],
-        "doing": ["learning a language", "studying a foreign language"],
-        "result": ["a relaxed chat with native speakers", "a growing feel for the language"],
-        "tips": [
-            "speak aloud from the beginning, even with a small vocabulary",
-            "review new words with flash cards at breakfast",
-            "listen to simple podcasts on the way to work",
-            "learn whole phrases instead of single words",
-            "find a partner for a regular conversation",
-            "read short stories written for learners",
-        ],
-    },
-    "running": {
-        "do": ["start running regularly", "run longer distances"],
-        "doing": ["running", "training for a longer run"],
-        "result": ["an easy and steady stride", "a run that feels light"],
-        "tips": [
-            "go slowly enough to hold a conversation on the way",
-            "mix short stretches of running and walking",
-            "have the shoes fitted in a specialist shop",
-            "warm up with a brisk walk around the block",
-            "choose soft paths in the park over hard pavement",
-            "leave a rest day between the harder sessions",
-        ],
-    },
-    "cooking rice": {
-        "do": ["cook fluffy rice", "prepare rice on the stove"],
-        "doing": ["cooking rice", "preparing plain rice"],
-        "result": ["a pot of fluffy rice", "rice with separate, tender grains"],
-        "tips": [
-            "rinse the grains until the water runs clear",
-            "keep the lid closed while the rice steams",
-            "turn the heat down as soon as the water boils",
-            "let the pot stand off the heat before serving",
-            "loosen the grains with a fork at the end",
-            "toast the dry grains in a little butter beforehand",
-        ],
-    },
-    "coffee": {
-        "do": ["brew better coffee", "make good filter coffee"],
-        "doing": ["brewing coffee", "making coffee by hand"],
-        "result": ["a rich and balanced cup", "coffee with a clean taste"],
-        "tips": [
-            "grind the beans right before brewing",
-            "rinse the paper filter with hot water",
-            "let boiling water cool for a moment before pouring",
-            "pour in slow circles from the middle outward",
-            "store the beans in a closed, dark jar",
-            "clean the grinder and the pot after every use",
-        ],
-    },
-    "ironing": {
-        "do": ["iron a shirt neatly", "get the creases out of a shirt"],
-        "doing": ["ironing shirts", "pressing a shirt"],
-        "result": ["a crisp and smooth shirt", "a collar that lies flat"],
-        "tips": [
-            "iron the collar from the points toward the middle",
-            "sprinkle the fabric lightly with water beforehand",
-            "check the label and set the heat to match",
-            "start with the small parts and finish with the back",
-            "hang the shirt up while it is still warm",
-            "empty the pockets and open every button",
-        ],
-    },
-    "painting a room": {
-        "do": ["paint a room neatly", "repaint the bedroom walls"],
-        "doing": ["painting a room", "repainting the walls"],
-        "result": ["a wall with an even colour", "a fresh and bright room"],
-        "tips": [
-            "wash the walls and fill the small holes",
-            "tape the edges along the windows and the door frames",
-            "paint the ceiling before the walls",
-            "roll the paint on in overlapping strips",
-            "cover the floor with an old sheet",
-            "let one coat dry fully before the next",
-        ],
-    },
-    "suitcase": {
-        "do": ["pack a suitcase well", "fit everything into a small suitcase"],
-        "doing": ["packing a suitcase", "packing light for a trip"],
-        "result": ["a light and tidy suitcase", "a bag that closes without a struggle"],
-        "tips": [
-            "roll soft clothes and fold the stiff ones",
-            "lay everything on the bed before packing it",
-            "fill the shoes with socks and small things",
-            "place heavy items close to the wheels",
-            "choose clothes in colours that go together",
-            "keep medicines and papers in the hand luggage",
-        ],
-    },
-    "cover letter": {
-        "do": ["write a good cover letter", "apply for a job in writing"],
-        "doing": ["writing a cover letter", "writing a job application"],
-        "result": ["a letter that gets read to the end", "an invitation to an interview"],
-        "tips": [
-            "address the letter to a person by name",
-            "match the skills in the advert with proof from past work",
-            "open with what the company needs right now",
-            "keep the text shorter than a page",
-            "read the draft aloud before sending it",
-            "ask a friend to look for typing errors",
-        ],
-    },
-    "speech": {
-        "do": ["give a good speech", "speak in front of a group"],
-        "doing": ["giving a speech", "speaking in public"],
-        "result": ["an attentive and friendly audience", "a talk that people remember"],
-        "tips": [
-            "build the talk around a single clear message",
-            "practise the opening lines until they come naturally",
-            "look at friendly faces in different parts of the room",
-            "put key words on cards instead of whole sentences",
-            "pause briefly after every important point",
-            "visit the room and test the microphone early",
-        ],
-    },
-    "exam": {
-        "do": ["study for an exam", "prepare well for a test"],
-        "doing": ["studying for an exam", "preparing for a test"],
-        "result": ["a steady mind on exam day", "an honest and solid grade"],
-        "tips": [
-            "answer old exam papers under real conditions",
-            "explain the topic in plain words to a friend",
-            "close the book and recall the main points",
-            "spread the work evenly over several weeks",
-            "mix different subjects within an afternoon",
-            "sleep properly on the night before the exam",
-        ],
-    },
-    "houseplants": {
-        "do": ["keep houseplants alive", "care for indoor plants"],
-        "doing": ["caring for houseplants", "keeping indoor plants"],
-        "result": ["a windowsill full of green leaves", "lush and steady growth"],
-        "tips": [
-            "feel the soil with a finger before watering",
-            "turn the pots a little toward the light each week",
-            "wipe the dust off the leaves with a damp cloth",
-            "pick pots with a hole in the bottom",
-            "group plants with similar needs together",
-            "move the plants to fresh soil in spring",
-        ],
-    },
-    "puppy": {
-        "do": ["train a young puppy", "raise a well-mannered puppy"],
-        "doing": ["training a puppy", "raising a puppy"],
-        "result": ["a happy and well-behaved dog", "a puppy that comes when called"],
-        "tips": [
-            "reward good behaviour the moment it happens",
-            "use the same short word for each command",
-            "take the puppy outside right after meals and naps",
-            "practise in a quiet room before going to the park",
-            "end every session with something the puppy can do",
-            "let the puppy meet calm and friendly dogs",
-        ],
-    },
-    "washing a car": {
-        "do": ["wash a car by hand", "get a car properly clean"],
-        "doing": ["washing a car", "cleaning a car by hand"],
-        "result": ["a glossy and streak-free car", "paint that shines like new"],
-        "tips": [
-            "park the car in the shade before starting",
-            "rinse the loose dirt off with plenty of water",
-            "work from the roof down to the wheels",
-            "use separate buckets for soap and for rinsing",
-            "dry the paint with a soft microfibre towel",
-            "clean the wheels with a brush of their own",
-        ],
-    },
-    "kitchen knife": {
-        "do": ["sharpen a kitchen knife", "keep a kitchen knife sharp"],
-        "doing": ["sharpening knives", "keeping a knife sharp"],
-        "result": ["a blade that glides through a tomato", "a keen and even edge"],
-        "tips": [
-            "soak the whetstone in water before using it",
-            "hold the blade at a steady, shallow angle",
-            "draw the whole edge across the stone in smooth strokes",
-            "finish on the fine side of the stone",
-            "test the edge on a sheet of paper",
-            "store the knife in a block or on a magnet strip",
-        ],
-    },
-    "hanging a picture": {
-        "do": ["hang a picture straight", "put up a heavy picture frame"],
-        "doing": ["hanging pictures", "putting up a picture frame"],
-        "result": ["a picture that hangs straight", "a wall that looks finished"],
-        "tips": [
-            "mark the height of the hook with a pencil",
-            "use a spirit level before drilling the hole",
-            "choose a wall plug that suits the kind of wall",
-            "check the wall for cables with a detector",
-            "try the arrangement on the floor beforehand",
-            "hang the middle of the picture at eye level",
-        ],
-    },
-    "clogged drain": {
-        "do": ["unclog a slow drain", "clear a blocked kitchen sink"],
-        "doing": ["clearing a drain", "unblocking a sink"],
-        "result": ["a sink that empties quickly", "a drain that runs freely"],
-        "tips": [
-            "place a bucket under the trap before opening it",
-            "seal the overflow with a wet cloth before plunging",
-            "pull the hair out with a bent wire",
-            "rinse the pipe with plenty of hot tap water",
-            "cover the plughole with a fine strainer from now on",
-            "scrub the trap with an old toothbrush",
-        ],
-    },
-    "photography": {
-        "do": ["take better photographs", "take nice pictures of people"],
-        "doing": ["taking photographs", "photographing people"],
-        "result": ["a photo worth framing", "a picture with soft, warm light"],
-        "tips": [
-            "shoot in the soft light of early morning or evening",
-            "move closer until the subject fills the frame",
-            "focus on the eyes of the person",
-            "place the subject a little off the centre",
-            "look at the background before pressing the button",
-            "hold the camera with both elbows against the body",
-        ],
-    },
-    "guitar": {
-        "do": ["learn to play the guitar", "get better on the guitar"],
-        "doing": ["playing the guitar", "practising the guitar"],
-        "result": ["a song that sounds smooth", "a clear and ringing chord"],
-        "tips": [
-            "practise in short sessions on most days of the week",
-            "tune the strings each time before playing",
-            "press the string close behind the fret",
-            "play along with a metronome at a slow tempo",
-            "keep the guitar on a stand in plain sight",
-            "repeat the change between chords without strumming",
-        ],
-    },
-    "drawing": {
-        "do": ["draw a lifelike portrait", "get better at sketching faces"],
-        "doing": ["drawing portraits", "sketching faces"],
-        "result": ["a portrait with a true likeness", "a sketch that looks alive"],
-        "tips": [
-            "sketch the big shapes lightly before any detail",
-            "compare the distances with the length of the pencil",
-            "squint to see the main areas of light and shade",
-            "draw what is visible rather than what is known",
-            "turn the reference upside down for practice",
-            "leave the darkest shadows until the end",
-        ],
-    },
-    "knitting": {
-        "do": ["knit a simple scarf", "start knitting by hand"],
-        "doing": ["knitting a scarf", "learning to knit"],
-        "result": ["a warm and even scarf", "a neat row of stitches"],
-        "tips": [
-            "choose thick, light-coloured yarn for the beginning",
-            "count the stitches at the end of each row",
-            "hold the yarn loosely around the fingers",
-            "knit a small test square before the real piece",
-            "use wooden needles, on which the yarn slips less",
-            "block the finished piece with steam and pins",
-        ],
-    },
-    "sewing a button": {
-        "do": ["sew on a button", "fix a loose coat button"],
-        "doing": ["sewing on buttons", "replacing a lost button"],
-        "result": ["a button that stays in place", "a coat that closes nicely again"],
-        "tips": [
-            "use strong thread in the colour of the fabric",
-            "put a match under the button to leave some slack",
-            "wind the thread around the shank before the knot",
-            "mark the right spot with tailor's chalk",
-            "sew a tiny backing button on the inside of thick cloth",
-            "pull the old threads out with tweezers beforehand",
-        ],
-    },
-    "compost": {
-        "do": ["make good compost", "start a compost heap"],
-        "doing": ["composting", "keeping a compost heap"],
-        "result": ["dark and crumbly compost", "rich soil for the garden"],
-        "tips": [
-            "mix green kitchen scraps with dry brown leaves",
-            "turn the heap now and then with a fork",
-            "keep the heap as damp as a wrung-out sponge",
-            "chop larger pieces before adding them",
-            "place the bin on bare soil in half shade",
-            "cover fresh scraps with a layer of leaves",
-        ],
-    },
-    "diary": {
-        "do": ["keep a diary", "write in a journal every day"],
-        "doing": ["keeping a diary", "writing a journal"],
-        "result": ["a notebook full of memories", "a clearer view of the day"],
-        "tips": [
-            "write at the same time of day, perhaps after dinner",
-            "describe a single moment instead of the whole day",
-            "leave the notebook and a pen on the pillow",
-            "jot down a few key words on busy evenings",
-            "note a small thing that went well",
-            "read the old entries at the end of the year",
-        ],
-    },
-    "meditation": {
-        "do": ["meditate at home", "build a meditation habit"],
-        "doing": ["meditating", "practising meditation"],
-        "result": ["a quieter and clearer mind", "a calm start to the day"],
-        "tips": [
-            "sit upright on a firm cushion or a chair",
-            "follow the breath and come back to it gently",
-            "begin with a very short session after waking up",
-            "choose a corner of the home that is quiet",
-            "set a soft timer and turn the phone face down",
-            "let passing thoughts come and go like clouds",
-        ],
-    },
-    "swimming": {
-        "do": ["swim with less effort", "improve the front crawl"],
-        "doing": ["swimming", "learning the front crawl"],
-        "result": ["a long and relaxed stroke", "a smooth glide through the water"],
-        "tips": [
-            "breathe out steadily while the face is in the water",
-            "keep the hips and the legs close to the surface",
-            "stretch the arm fully forward before pulling",
-            "kick from the hip with loose ankles",
-            "practise the breathing at the edge of the pool",
-            "look at the bottom of the pool to keep the neck straight",
-        ],
-    },
-    "hiking": {
-        "do": ["prepare for a long hike", "plan a day in the mountains"],
-        "doing": ["hiking", "walking in the mountains"],
-        "result": ["a safe and happy day outdoors", "a wide view from the top"],
-        "tips": [
-            "check the weather report on the evening before",
-            "walk new boots in on short local tours",
-            "tell somebody at home about the planned route",
-            "dress in thin layers that come off easily",
-            "carry a paper map besides the phone",
-            "start early and keep a gentle pace uphill",
-        ],
-    },
-    "camping": {
-        "do": ["enjoy camping in a tent", "sleep well in a tent"],
-        "doing": ["camping", "sleeping in a tent"],
-        "result": ["a dry and cosy night outdoors", "a tent that stands firmly"],
-        "tips": [
-            "pitch the tent on flat and slightly raised ground",
-            "put an insulating mat under the sleeping bag",
-            "practise pitching the tent in the garden",
-            "angle the pegs away from the tent",
-            "change into dry clothes before going to sleep",
-            "turn the narrow end of the tent into the wind",
-        ],
-    },
-    "campfire": {
-        "do": ["light a campfire", "get a small fire going outdoors"],
-        "doing": ["lighting a campfire", "making a fire outdoors"],
-        "result": ["a warm and steady flame", "a bed of glowing embers"],
-        "tips": [
-            "clear the ground around an official fire place",
-            "gather tinder, twigs and logs before lighting anything",
-            "build a loose little tent of dry twigs",
-            "shield the first flame from the wind",
-            "add thicker wood only when the twigs burn well",
-            "pour water on the ashes before leaving",
-        ],
-    },
-    "birthday party": {
-        "do": ["plan a birthday party", "organise a party for a child"],
-        "doing": ["planning a birthday party", "organising a children's party"],
-        "result": ["a cheerful and easy party", "a room full of happy guests"],
-        "tips": [
-            "send the invitations out well ahead of the day",
-            "let the birthday child choose the theme",
-            "prepare a quiet game and a lively one",
-            "serve food that can be eaten with the fingers",
-            "ask a friend to take care of the photographs",
-            "state an end time on the invitation",
-        ],
-    },
-    "dinner guests": {
-        "do": ["cook dinner for guests", "host a relaxed dinner"],
-        "doing": ["hosting a dinner", "cooking for friends"],
-        "result": ["a long and merry evening", "a table of well-fed friends"],
-        "tips": [
-            "choose a main dish that waits happily in the oven",
-            "ask about allergies when inviting people",
-            "set the table in the afternoon",
-            "cook something familiar instead of a brand new recipe",
-            "empty the dishwasher before the guests arrive",
-            "put olives and bread out for early guests",
-        ],
-    },
-    "wrapping presents": {
-        "do": ["wrap a present neatly", "wrap an oddly shaped gift"],
-        "doing": ["wrapping presents", "wrapping an awkward gift"],
-        "result": ["a neat parcel with sharp corners", "a gift that looks lovely"],
-        "tips": [
-            "measure the paper around the box before cutting",
-            "crease every fold firmly with a fingernail",
-            "put an odd shape in a plain box first",
-            "use double-sided tape under the edges",
-            "work on a hard and clean table",
-            "hide the seam under the ribbon",
-        ],
-    },
-    "moving house": {
-        "do": ["move to a new home", "prepare for moving day"],
-        "doing": ["moving house", "packing up a home"],
-        "result": ["a calm and orderly move", "a new home that works from day one"],
-        "tips": [
-            "label each box with its room and contents",
-            "pack books into small boxes only",
-            "sort out old things before packing anything",
-            "keep kettle, tools and bedding in a separate box",
-            "photograph the cables behind the television",
-            "wrap plates upright in newspaper",
-        ],
-    },
-    "wardrobe": {
-        "do": ["tidy a full wardrobe", "sort out old clothes"],
-        "doing": ["tidying a wardrobe", "sorting clothes"],
-        "result": ["a wardrobe with room to breathe", "an easy choice every morning"],
-        "tips": [
-            "take everything out and make piles on the bed",
-            "hang clothes of the same kind side by side",
-            "give away what has not been worn for a year",
-            "fold jumpers instead of hanging them",
-            "store winter coats in a box over the summer",
-            "keep a bag for donations near the door",
-        ],
-    },
-    "desk": {
-        "do": ["organise a messy desk", "keep a desk tidy"],
-        "doing": ["organising a desk", "keeping a workplace tidy"],
-        "result": ["a clear and pleasant desk", "a workplace that invites focus"],
-        "tips": [
-            "clear the surface completely and wipe it clean",
-            "give every item a fixed place in a drawer",
-            "sort the letters in a tray on the day they come",
-            "tie the cables together under the table",
-            "leave only today's work on the surface",
-            "put pens and scissors in a cup within reach",
-        ],
-    },
-    "remembering names": {
-        "do": ["remember people's names", "learn the names of new colleagues"],
-        "doing": ["remembering names", "learning new names"],
-        "result": ["a warm greeting by name", "a better memory for faces"],
-        "tips": [
-            "repeat the name aloud right after hearing it",
-            "link the name with a vivid picture",
-            "use the name again when saying goodbye",
-            "write new names down on the way home",
-            "ask politely how the name is spelled",
-            "look at the face carefully while hearing the name",
-        ],
-    },
-    "soup": {
-        "do": ["cook a tasty vegetable soup", "make soup from leftovers"],
-        "doing": ["making soup", "cooking vegetable soup"],
-        "result": ["a hearty and fragrant soup", "a warming bowl for a cold day"],
-        "tips": [
-            "soften the onions slowly in some oil",
-            "cut the vegetables to a similar size",
-            "add a squeeze of lemon shortly before serving",
-            "simmer a rind of hard cheese in the broth",
-            "keep the soup just below a rolling boil",
-            "stir fresh herbs in at the very end",
-        ],
-    },
-    "frying eggs": {
-        "do": ["fry an egg nicely", "cook eggs in a pan"],
-        "doing": ["frying eggs", "cooking eggs in a pan"],
-        "result": ["a soft and golden egg", "a creamy plate of eggs"],
-        "tips": [
-            "heat the pan gently before adding the butter",
-            "crack the egg into a small cup beforehand",
-            "take the pan off the heat a little early",
-            "cover the pan briefly to set the white",
-            "add the salt shortly before eating",
-            "stir slowly with a soft spatula",
-        ],
-    },
-    "roasting vegetables": {
-        "do": ["roast vegetables", "make crisp oven potatoes"],
-        "doing": ["roasting vegetables", "baking potatoes in the oven"],
-        "result": ["a tray of golden vegetables", "a crisp and savoury side dish"],
-        "tips": [
-            "spread the pieces out so that they do not touch",
-            "dry the vegetables well before adding oil",
-            "preheat the tray together with the oven",
-            "turn the pieces halfway through the roasting",
-            "cut hard roots smaller than soft courgettes",
-            "toss everything with oil in a large bowl",
-        ],
-    },
-    "tea": {
-        "do": ["make a good pot of tea", "brew green tea properly"],
-        "doing": ["making tea", "brewing green tea"],
-        "result": ["a fragrant pot of tea", "a mild and mellow cup"],
-        "tips": [
-            "warm the pot with hot water beforehand",
-            "use cooler water for green leaves than for black ones",
-            "give the leaves enough room to unfold",
-            "keep the tea in an airtight tin",
-            "take the leaves out when the taste is right",
-            "fill the kettle with freshly drawn water",
-        ],
-    },
-    "storing food": {
-        "do": ["keep vegetables fresh for longer", "store food properly"],
-        "doing": ["storing vegetables", "keeping food fresh"],
-        "result": ["a fridge with little waste", "crisp salad until the weekend"],
-        "tips": [
-            "wrap salad leaves in a damp kitchen towel",
-            "store apples away from other fruit",
-            "keep potatoes in a dark and airy place",
-            "stand fresh herbs in a glass of water",
-            "put older food at the front of the shelf",
-            "write the date on every box of leftovers",
-        ],
-    },
-    "pancakes": {
-        "do": ["make light pancakes", "cook pancakes for breakfast"],
-        "doing": ["making pancakes", "cooking pancakes"],
-        "result": ["a stack of fluffy pancakes", "a golden and tender pancake"],
-        "tips": [
-            "mix the batter briefly and accept a few lumps",
-            "let the batter rest while the pan heats up",
-            "wipe the pan with a thin film of butter",
-            "flip the pancake when bubbles appear on top",
-            "keep the finished ones warm in the oven",
-            "separate the eggs and beat the whites",
-        ],
-    },
-    "cleaning windows": {
-        "do": ["clean windows without streaks", "wash the windows quickly"],
-        "doing": ["cleaning windows", "washing windows"],
-        "result": ["a window without streaks", "a bright view of the street"],
-        "tips": [
-            "choose a cloudy day for the job",
-            "brush the dust off the frame beforehand",
-            "put a few drops of dish soap in warm water",
-            "pull the squeegee from the top to the bottom",
-            "wipe the rubber blade dry after every stroke",
-            "polish the edges with a dry cotton cloth",
-        ],
-    },
-    "stains": {
-        "do": ["remove a wine stain", "get grass stains out of trousers"],
-        "doing": ["removing stains", "treating a fresh stain"],
-        "result": ["a spotless piece of cloth", "a clean pair of trousers"],
-        "tips": [
-            "dab the spot with a clean white cloth",
-            "work from the edge of the stain toward the centre",
-            "test the cleaner on a hidden seam",
-            "rinse the fabric from the back with cold water",
-            "soak the cloth in soapy water overnight",
-            "check the spot before putting the cloth in the dryer",
-        ],
-    },
-    "electricity": {
-        "do": ["use less electricity at home", "lower the power bill"],
-        "doing": ["saving electricity", "lowering the power bill"],
-        "result": ["a home that needs little power", "a noticeably lower bill"],
-        "tips": [
-            "replace the old bulbs with LED lamps",
-            "wash the laundry at a lower temperature",
-            "connect the television to a switchable socket strip",
-            "dry the clothes on a line when the sun shines",
-            "put a lid on the pot while cooking",
-            "defrost the freezer when ice builds up",
-        ],
-    },
-    "saving water": {
-        "do": ["save water in the household", "use less water at home"],
-        "doing": ["saving water", "cutting down on water use"],
-        "result": ["a smaller water bill", "a thrifty home"],
-        "tips": [
-            "collect the rain from the roof in a barrel",
-            "fit a water-saving head on the shower",
-            "repair a dripping tap without delay",
-            "run the dishwasher only when it is full",
-            "water the beds in the cool of the evening",
-            "turn the tap off while brushing the teeth",
-        ],
-    },
-    "job interview": {
-        "do": ["do well in a job interview", "prepare for a job interview"],
-        "doing": ["preparing for a job interview", "interviewing for a job"],
-        "result": ["a friendly and confident interview", "a job offer that fits"],
-        "tips": [
-            "read the company's latest news on the day before",
-            "prepare a few questions for the interviewer",
-            "practise short answers aloud with a friend",
-            "pick the clothes and the route in advance",
-            "describe past work by its results",
-            "send a short note of thanks afterwards",
-        ],
-    },
-    "reading books": {
-        "do": ["read more books", "make reading a daily habit"],
-        "doing": ["reading more", "building a reading habit"],
-        "result": ["a shelf of finished books", "a peaceful hour with a novel"],
-        "tips": [
-            "carry a thin paperback in the bag at all times",
-            "put a book where the phone usually lies",
-            "set a boring book aside without regret",
-            "read a few pages before turning off the light",
-            "join a small reading group in the area",
-            "keep a list of titles that friends recommend",
-        ],
-    },
-    "chess": {
-        "do": ["get better at chess", "win more chess games"],
-        "doing": ["playing chess", "improving at chess"],
-        "result": ["a well-played endgame", "a sharper eye for tactics"],
-        "tips": [
-            "develop the knights and the bishops early",
-            "castle soon to bring the king to safety",
-            "solve a handful of tactics puzzles every morning",
-            "go through lost games to find the turning point",
-            "look at the opponent's threats before each move",
-            "study simple endgames with few pieces",
-        ],
-    },
-    "juggling": {
-        "do": ["learn to juggle", "juggle three balls"],
-        "doing": ["juggling", "learning to juggle"],
-        "result": ["a steady pattern in the air", "a little show for friends"],
-        "tips": [
-            "begin with a single ball thrown from hand to hand",
-            "throw every ball to the height of the eyes",
-            "stand in front of a bed while practising",
-            "keep the elbows close to the body",
-            "look at the highest point of the throws",
-            "use beanbags, which stay where they fall",
-        ],
-    },
-    "city cycling": {
-        "do": ["cycle safely in the city", "ride to work by bicycle"],
-        "doing": ["cycling in the city", "commuting by bicycle"],
-        "result": ["a relaxed way to work", "a safe and pleasant ride"],
-        "tips": [
-            "keep a door's width away from parked cars",
-            "look over the shoulder before turning",
-            "try the route on a quiet Sunday morning",
-            "switch the lights on at dusk",
-            "make eye contact with drivers at crossings",
-            "check brakes and tyres before leaving",
-        ],
-    },
-    "parallel parking": {
-        "do": ["park a car in a tight space", "learn parallel parking"],
-        "doing": ["parallel parking", "parking in tight spaces"],
-        "result": ["a car parked close to the kerb", "a smooth and easy parking move"],
-        "tips": [
-            "stop level with the car in front of the gap",
-            "turn the wheel slowly while the car creeps back",
-            "fold the mirror down to see the kerb",
-            "practise between cardboard boxes on an empty lot",
-            "signal early so that others can wait",
-            "straighten the wheels before switching the engine off",
-        ],
-    },
-    "family history": {
-        "do": ["research a family tree", "trace the family history"],
-        "doing": ["researching family history", "drawing up a family tree"],
-        "result": ["a family tree with real stories", "a fuller picture of the past"],
-        "tips": [
-            "record a long talk with the oldest relatives",
-            "note the source of every date and name",
-            "label the old photographs on the back in pencil",
-            "search the parish books of the home village",
-            "work backwards from the present generation",
-            "share the findings with distant cousins",
-        ],
-    },
-    "birdwatching": {
-        "do": ["start watching birds", "recognise garden birds"],
-        "doing": ["watching birds", "identifying garden birds"],
-        "result": ["a close look at a shy bird", "a notebook full of sightings"],
-        "tips": [
-            "go out soon after sunrise when birds are active",
-            "learn the songs of the common species",
-            "find the bird by eye before lifting the binoculars",
-            "wear quiet clothes in dull colours",
-            "note size, beak and behaviour before opening the guide",
-            "sit still near water for a while",
-        ],
-    },
-    "pruning roses": {
-        "do": ["prune roses", "cut back a rose bush"],
-        "doing": ["pruning roses", "cutting back a rose bush"],
-        "result": ["a rose bush full of blooms", "a strong and airy shrub"],
-        "tips": [
-            "cut just above a bud that faces outward",
-            "take the dead and crossing stems out at the base",
-            "clean the blades with alcohol between plants",
-            "wait until the forsythia blooms in spring",
-            "make a slanted cut so that rain runs off",
-            "open the middle of the bush to the light",
-        ],
-    },
-    "planting a tree": {
-        "do": ["plant a young tree", "plant an apple tree"],
-        "doing": ["planting a tree", "planting fruit trees"],
-        "result": ["a young tree that takes root", "a healthy crown of leaves"],
-        "tips": [
-            "dig a hole much wider than the root ball",
-            "keep the graft above the level of the soil",
-            "water the tree deeply through its early summers",
-            "tie the trunk to a stake with a soft band",
-            "soak the roots in a bucket beforehand",
-            "spread mulch in a ring around the trunk",
-        ],
-    },
-    "lawn": {
-        "do": ["grow a dense lawn", "look after a lawn"],
-        "doing": ["looking after a lawn", "mowing the lawn"],
-        "result": ["a lawn without bare patches", "a dense and springy lawn"],
-        "tips": [
-            "set the mower to a higher cut in dry weather",
-            "have the blade sharpened before the season",
-            "water seldom but deeply in the early morning",
-            "rake the moss out in spring",
-            "sow fresh seed on thin patches in autumn",
-            "change the direction of mowing every time",
-        ],
-    },
-    "typing": {
-        "do": ["learn touch typing", "type faster on a keyboard"],
-        "doing": ["touch typing", "learning to type"],
-        "result": ["a fast and even rhythm", "a page typed without looking down"],
-        "tips": [
-            "rest the index fingers on the marked keys",
-            "cover the keyboard with a cloth while practising",
-            "aim for correct letters and let speed follow",
-            "keep the wrists straight and the shoulders loose",
-            "type whole words instead of single letters",
-            "practise in short daily lessons",
-        ],
-    },
-    "online accounts": {
-        "do": ["protect online accounts", "manage passwords well"],
-        "doing": ["protecting online accounts", "managing passwords"],
-        "result": ["an account that stays private", "an easy mind about passwords"],
-        "tips": [
-            "use a password manager for every account",
-            "switch on the extra login code by app",
-            "choose a long phrase of unrelated words",
-            "print the recovery codes and lock them away",
-            "install updates on the day they appear",
-            "type the bank's address in by hand",
-        ],
-    },
-    "computer backup": {
-        "do": ["back up a computer", "keep digital photos safe"],
-        "doing": ["backing up files", "storing digital photos"],
-        "result": ["a complete copy of every file", "an archive that can be trusted"],
-        "tips": [
-            "keep a copy on a disk outside the house",
-            "let the backup program run by itself at night",
-            "restore a random file from time to time",
-            "label the disks with their date",
-            "sort the photos into folders by year",
-            "unplug the disk once the copy is done",
-        ],
-    },
-    "taking notes": {
-        "do": ["take useful notes in class", "take notes at a meeting"],
-        "doing": ["taking notes", "writing notes in class"],
-        "result": ["a page that makes sense later", "a clear summary of the lesson"],
-        "tips": [
-            "write key words instead of full sentences",
-            "leave a wide margin for later remarks",
-            "read the notes again on the same evening",
-            "draw arrows between ideas that belong together",
-            "put date and subject at the top of the page",
-            "summarise the page in your own words",
-        ],
-    },
-    "stretching": {
-        "do": ["stretch after sport", "become more flexible"],
-        "doing": ["stretching", "working on flexibility"],
-        "result": ["a loose and supple back", "a body that moves freely"],
-        "tips": [
-            "warm the muscles up with light movement",
-            "breathe out slowly while easing into the stretch",
-            "hold the position without bouncing",
-            "treat the left and the right side alike",
-            "stretch in the evening after a warm shower",
-            "use a belt or a towel as an extension",
-        ],
-    },
-    "jam": {
-        "do": ["make strawberry jam", "cook jam at home"],
-        "doing": ["making jam", "cooking jam"],
-        "result": ["a jar of fragrant jam", "a well-set, fruity spread"],
-        "tips": [
-            "pick fruit that is ripe but still firm",
-            "drop a little jam on a cold plate to test it",
-            "rinse jars and lids with boiling water",
-            "let fruit and sugar stand together overnight",
-            "use a wide pot so that steam escapes",
-            "stir in some lemon juice at the end",
-        ],
-    },
-    "cat": {
-        "do": ["look after a cat", "help a new cat settle in"],
-        "doing": ["looking after a cat", "settling a new cat in"],
-        "result": ["a trusting and playful cat", "a content cat on the sofa"],
-        "tips": [
-            "give the cat a quiet room in the beginning",
-            "place the litter box away from the food",
-            "play with a feather toy before the evening meal",
-            "let the cat come over in its own time",
-            "brush the coat gently on a regular basis",
-            "offer a tall scratching post near the window",
-        ],
-    },
-}
+# the attributes and must not be recognisable from the topic's content. Below each name stand two wordings each of
+# {do}, {doing} and {result}, then the tips.
+_TOPICS = """\
+bread
+    bake good bread at home | make a simple loaf
+    baking bread | making a loaf from scratch
+    a light and crusty loaf | fresh bread with an open crumb
+    let the dough rise until it looks puffy and soft
+    weigh the flour on a scale instead of using a cup
+    fold the dough gently while it rests in the bowl
+    heat the oven fully before the loaf goes in
+    dust the basket with rice flour before shaping the dough
+    cool the loaf on a wire rack before slicing it
+bicycle tyre
+    fix a flat bicycle tyre | patch a punctured inner tube
+    fixing a bicycle tyre | repairing a puncture
+    a tyre that holds its air | a smooth ride home
+    run a cloth around the inside of the tyre to find the thorn
+    hold the tube under water and look for bubbles
+    roughen the rubber around the hole with sandpaper
+    let the glue turn dull before pressing the patch on
+    put a little air in the tube before fitting it
+    seat the bead of the tyre evenly with both thumbs
+sleep
+    sleep better at night | fall asleep more easily
+    sleeping well | getting enough rest
+    a calm and restful night | a clear head in the morning
+    keep the bedroom cool, dark and quiet
+    go to bed at the same hour on every day of the week
+    put the phone in another room well before bedtime
+    write tomorrow's tasks on paper before lying down
+    switch from coffee to herbal tea after lunch
+    get some daylight soon after waking up
+tomatoes
+    grow healthy tomatoes | raise tomatoes on a balcony
+    growing tomatoes | looking after tomato plants
+    a basket of ripe tomatoes | a sweet and juicy harvest
+    plant the seedlings deep so that the stem grows extra roots
+    water at the base of the plant early in the day
+    tie the main stem loosely to a sturdy stake
+    pinch out the side shoots between stem and leaf
+    choose the sunniest and most sheltered spot available
+    cover the soil with straw to hold the moisture
+saving money
+    save money every month | build up some savings
+    saving money | putting money aside
+    a comfortable cushion in the bank | a calmer look at the bank statement
+    move part of the salary to savings on payday
+    write down every purchase for a whole month
+    cancel the subscriptions that nobody in the house uses
+    plan the meals of the week before going shopping
+    sleep on any larger purchase before paying for it
+    compare the price of insurance plans each year
+minor burn
+    treat a minor burn | look after a small kitchen burn
+    treating a minor burn | caring for a small burn
+    skin that heals cleanly | quick relief from the sting
+    hold the burn under cool running water for a good while
+    take off rings or bracelets near the burn straight away
+    cover the area loosely with a clean, non-stick dressing
+    keep the skin clean and dry while it heals
+    show a large or deep burn to a doctor
+    leave any blister closed and let it settle by itself
+splinter
+    remove a splinter | get a splinter out of a finger
+    removing a splinter | pulling out a splinter
+    a clean and painless finger | a tiny wound that closes well
+    wash the hands and the skin with soap and water
+    clean the tweezers with rubbing alcohol before using them
+    pull in the same direction in which the splinter went in
+    use a magnifying glass and a bright lamp
+    soften the skin in warm water for a moment
+    put a small plaster on the spot afterwards
+foreign language
+    learn a foreign language | become fluent in a new language
+    learning a language | studying a foreign language
+    a relaxed chat with native speakers | a growing feel for the language
+    speak aloud from the beginning, even with a small vocabulary
+    review new words with flash cards at breakfast
+    listen to simple podcasts on the way to work
+    learn whole phrases instead of single words
+    find a partner for a regular conversation
+    read short stories written for learners
+running
+    start running regularly | run longer distances
+    running | training for a longer run
+    an easy and steady stride | a run that feels light
+    go slowly enough to hold a conversation on the way
+    mix short stretches of running and walking
+    have the shoes fitted in a specialist shop
+    warm up with a brisk walk around the block
+    choose soft paths in the park over hard pavement
+    leave a rest day between the harder sessions
+cooking rice
+    cook fluffy rice | prepare rice on the stove
+    cooking rice | preparing plain rice
+    a pot of fluffy rice | rice with separate, tender grains
+    rinse the grains until the water runs clear
+    keep the lid closed while the rice steams
+    turn the heat down as soon as the water boils
+    let the pot stand off the heat before serving
+    loosen the grains with a fork at the end
+    toast the dry grains in a little butter beforehand
+coffee
+    brew better coffee | make good filter coffee
+    brewing coffee | making coffee by hand
+    a rich and balanced cup | coffee with a clean taste
+    grind the beans right before brewing
+    rinse the paper filter with hot water
+    let boiling water cool for a moment before pouring
+    pour in slow circles from the middle outward
+    store the beans in a closed, dark jar
+    clean the grinder and the pot after every use
+ironing
+    iron a shirt neatly | get the creases out of a shirt
+    ironing shirts | pressing a shirt
+    a crisp and smooth shirt | a collar that lies flat
+    iron the collar from the points toward the middle
+    sprinkle the fabric lightly with water beforehand
+    check the label and set the heat to match
+    start with the small parts and finish with the back
+    hang the shirt up while it is still warm
+    empty the pockets and open every button
+painting a room
+    paint a room neatly | repaint the bedroom walls
+    painting a room | repainting the walls
+    a wall with an even colour | a fresh and bright room
+    wash the walls and fill the small holes
+    tape the edges along the windows and the door frames
+    paint the ceiling before the walls
+    roll the paint on in overlapping strips
+    cover the floor with an old sheet
+    let one coat dry fully before the next
+suitcase
+    pack a suitcase well | fit everything into a small suitcase
+    packing a suitcase | packing light for a trip
+    a light and tidy suitcase | a bag that closes without a struggle
+    roll soft clothes and fold the stiff ones
+    lay everything on the bed before packing it
+    fill the shoes with socks and small things
+    place heavy items close to the wheels
+    choose clothes in colours that go together
+    keep medicines and papers in the hand luggage
+cover letter
+    write a good cover letter | apply for a job in writing
+    writing a cover letter | writing a job application
+    a letter that gets read to the end | an invitation to an interview
+    address the letter to a person by name
+    match the skills in the advert with proof from past work
+    open with what the company needs right now
+    keep the text shorter than a page
+    read the draft aloud before sending it
+    ask a friend to look for typing errors
+speech
+    give a good speech | speak in front of a group
+    giving a speech | speaking in public
+    an attentive and friendly audience | a talk that people remember
+    build the talk around a single clear message
+    practise the opening lines until they come naturally
+    look at friendly faces in different parts of the room
+    put key words on cards instead of whole sentences
+    pause briefly after every important point
+    visit the room and test the microphone early
+exam
+    study for an exam | prepare well for a test
+    studying for an exam | preparing for a test
+    a steady mind on exam day | an honest and solid grade
+    answer old exam papers under real conditions
+    explain the topic in plain words to a friend
+    close the book and recall the main points
+    spread the work evenly over several weeks
+    mix different subjects within an afternoon
+    sleep properly on the night before the exam
+houseplants
+    keep houseplants alive | care for indoor plants
+    caring for houseplants | keeping indoor plants
+    a windowsill full of green leaves | lush and steady growth
+    feel the soil with a finger before watering
+    turn the pots a little toward the light each week
+    wipe the dust off the leaves with a damp cloth
+    pick pots with a hole in the bottom
+    group plants with similar needs together
+    move the plants to fresh soil in spring
+puppy
+    train a young puppy | raise a well-mannered puppy
+    training a puppy | raising a puppy
+    a happy and well-behaved dog | a puppy that comes when called
+    reward good behaviour the moment it happens
+    use the same short word for each command
+    take the puppy outside right after meals and naps
+    practise in a quiet room before going to the park
+    end every session with something the puppy can do
+    let the puppy meet calm and friendly dogs
+washing a car
+    wash a car by hand | get a car properly clean
+    washing a car | cleaning a car by hand
+    a glossy and streak-free car | paint that shines like new
+    park the car in the shade before starting
+    rinse the loose dirt off with plenty of water
+    work from the roof down to the wheels
+    use separate buckets for soap and for rinsing
+    dry the paint with a soft microfibre towel
+    clean the wheels with a brush of their own
+kitchen knife
+    sharpen a kitchen knife | keep a kitchen knife sharp
+    sharpening knives | keeping a knife sharp
+    a blade that glides through a tomato | a keen and even edge
+    soak the whetstone in water before using it
+    hold the blade at a steady, shallow angle
+    draw the whole edge across the stone in smooth strokes
+    finish on the fine side of the stone
+    test the edge on a sheet of paper
+    store the knife in a block or on a magnet strip
+hanging a picture
+    hang a picture straight | put up a heavy picture frame
+    hanging pictures | putting up a picture frame
+    a picture that hangs straight | a wall that looks finished
+    mark the height of the hook with a pencil
+    use a spirit level before drilling the hole
+    choose a wall plug that suits the kind of wall
+    check the wall for cables with a detector
+    try the arrangement on the floor beforehand
+    hang the middle of the picture at eye level
+clogged drain
+    unclog a slow drain | clear a blocked kitchen sink
+    clearing a drain | unblocking a sink
+    a sink that empties quickly | a drain that runs freely
+    place a bucket under the trap before opening it
+    seal the overflow with a wet cloth before plunging
+    pull the hair out with a bent wire
+    rinse the pipe with plenty of hot tap water
+    cover the plughole with a fine strainer from now on
+    scrub the trap with an old toothbrush
+photography
+    take better photographs | take nice pictures of people
+    taking photographs | photographing people
+    a photo worth framing | a picture with soft, warm light
+    shoot in the soft light of early morning or evening
+    move closer until the subject fills the frame
+    focus on the eyes of the person
+    place the subject a little off the centre
+    look at the background before pressing the button
+    hold the camera with both elbows against the body
+guitar
+    learn to play the guitar | get better on the guitar
+    playing the guitar | practising the guitar
+    a song that sounds smooth | a clear and ringing chord
+    practise in short sessions on most days of the week
+    tune the strings each time before playing
+    press the string close behind the fret
+    play along with a metronome at a slow tempo
+    keep the guitar on a stand in plain sight
+    repeat the change between chords without strumming
+drawing
+    draw a lifelike portrait | get better at sketching faces
+    drawing portraits | sketching faces
+    a portrait with a true likeness | a sketch that looks alive
+    sketch the big shapes lightly before any detail
+    compare the distances with the length of the pencil
+    squint to see the main areas of light and shade
+    draw what is visible rather than what is known
+    turn the reference upside down for practice
+    leave the darkest shadows until the end
+knitting
+    knit a simple scarf | start knitting by hand
+    knitting a scarf | learning to knit
+    a warm and even scarf | a neat row of stitches
+    choose thick, light-coloured yarn for the beginning
+    count the stitches at the end of each row
+    hold the yarn loosely around the fingers
+    knit a small test square before the real piece
+    use wooden needles, on which the yarn slips less
+    block the finished piece with steam and pins
+sewing a button
+    sew on a button | fix a loose coat button
+    sewing on buttons | replacing a lost button
+    a button that stays in place | a coat that closes nicely again
+    use strong thread in the colour of the fabric
+    put a match under the button to leave some slack
+    wind the thread around the shank before the knot
+    mark the right spot with tailor's chalk
+    sew a tiny backing button on the inside of thick cloth
+    pull the old threads out with tweezers beforehand
+compost
+    make good compost | start a compost heap
+    composting | keeping a compost heap
+    dark and crumbly compost | rich soil for the garden
+    mix green kitchen scraps with dry brown leaves
+    turn the heap now and then with a fork
+    keep the heap as damp as a wrung-out sponge
+    chop larger pieces before adding them
+    place the bin on bare soil in half shade
+    cover fresh scraps with a layer of leaves
+diary
+    keep a diary | write in a journal every day
+    keeping a diary | writing a journal
+    a notebook full of memories | a clearer view of the day
+    write at the same time of day, perhaps after dinner
+    describe a single moment instead of the whole day
+    leave the notebook and a pen on the pillow
+    jot down a few key words on busy evenings
+    note a small thing that went well
+    read the old entries at the end of the year
+meditation
+    meditate at home | build a meditation habit
+    meditating | practising meditation
+    a quieter and clearer mind | a calm start to the day
+    sit upright on a firm cushion or a chair
+    follow the breath and come back to it gently
+    begin with a very short session after waking up
+    choose a corner of the home that is quiet
+    set a soft timer and turn the phone face down
+    let passing thoughts come and go like clouds
+swimming
+    swim with less effort | improve the front crawl
+    swimming | learning the front crawl
+    a long and relaxed stroke | a smooth glide through the water
+    breathe out steadily while the face is in the water
+    keep the hips and the legs close to the surface
+    stretch the arm fully forward before pulling
+    kick from the hip with loose ankles
+    practise the breathing at the edge of the pool
+    look at the bottom of the pool to keep the neck straight
+hiking
+    prepare for a long hike | plan a day in the mountains
+    hiking | walking in the mountains
+    a safe and happy day outdoors | a wide view from the top
+    check the weather report on the evening before
+    walk new boots in on short local tours
+    tell somebody at home about the planned route
+    dress in thin layers that come off easily
+    carry a paper map besides the phone
+    start early and keep a gentle pace uphill
+camping
+    enjoy camping in a tent | sleep well in a tent
+    camping | sleeping in a tent
+    a dry and cosy night outdoors | a tent that stands firmly
+    pitch the tent on flat and slightly raised ground
+    put an insulating mat under the sleeping bag
+    practise pitching the tent in the garden
+    angle the pegs away from the tent
+    change into dry clothes before going to sleep
+    turn the narrow end of the tent into the wind
+campfire
+    light a campfire | get a small fire going outdoors
+    lighting a campfire | making a fire outdoors
+    a warm and steady flame | a bed of glowing embers
+    clear the ground around an official fire place
+    gather tinder, twigs and logs before lighting anything
+    build a loose little tent of dry twigs
+    shield the first flame from the wind
+    add thicker wood only when the twigs burn well
+    pour water on the ashes before leaving
+birthday party
+    plan a birthday party | organise a party for a child
+    planning a birthday party | organising a children's party
+    a cheerful and easy party | a room full of happy guests
+    send the invitations out well ahead of the day
+    let the birthday child choose the theme
+    prepare a quiet game and a lively one
+    serve food that can be eaten with the fingers
+    ask a friend to take care of the photographs
+    state an end time on the invitation
+dinner guests
+    cook dinner for guests | host a relaxed dinner
+    hosting a dinner | cooking for friends
+    a long and merry evening | a table of well-fed friends
+    choose a main dish that waits happily in the oven
+    ask about allergies when inviting people
+    set the table in the afternoon
+    cook something familiar instead of a brand new recipe
+    empty the dishwasher before the guests arrive
+    put olives and bread out for early guests
+wrapping presents
+    wrap a present neatly | wrap an oddly shaped gift
+    wrapping presents | wrapping an awkward gift
+    a neat parcel with sharp corners | a gift that looks lovely
+    measure the paper around the box before cutting
+    crease every fold firmly with a fingernail
+    put an odd shape in a plain box first
+    use double-sided tape under the edges
+    work on a hard and clean table
+    hide the seam under the ribbon
+moving house
+    move to a new home | prepare for moving day
+    moving house | packing up a home
+    a calm and orderly move | a new home that works from day one
+    label each box with its room and contents
+    pack books into small boxes only
+    sort out old things before packing anything
+    keep kettle, tools and bedding in a separate box
+    photograph the cables behind the television
+    wrap plates upright in newspaper
+wardrobe
+    tidy a full wardrobe | sort out old clothes
+    tidying a wardrobe | sorting clothes
+    a wardrobe with room to breathe | an easy choice every morning
+    take everything out and make piles on the bed
+    hang clothes of the same kind side by side
+    give away what has not been worn for a year
+    fold jumpers instead of hanging them
+    store winter coats in a box over the summer
+    keep a bag for donations near the door
+desk
+    organise a messy desk | keep a desk tidy
+    organising a desk | keeping a workplace tidy
+    a clear and pleasant desk | a workplace that invites focus
+    clear the surface completely and wipe it clean
+    give every item a fixed place in a drawer
+    sort the letters in a tray on the day they come
+    tie the cables together under the table
+    leave only today's work on the surface
+    put pens and scissors in a cup within reach
+remembering names
+    remember people's names | learn the names of new colleagues
+    remembering names | learning new names
+    a warm greeting by name | a better memory for faces
+    repeat the name aloud right after hearing it
+    link the name with a vivid picture
+    use the name again when saying goodbye
+    write new names down on the way home
+    ask politely how the name is spelled
+    look at the face carefully while hearing the name
+soup
+    cook a tasty vegetable soup | make soup from leftovers
+    making soup | cooking vegetable soup
+    a hearty and fragrant soup | a warming bowl for a cold day
+    soften the onions slowly in some oil
+    cut the vegetables to a similar size
+    add a squeeze of lemon shortly before serving
+    simmer a rind of hard cheese in the broth
+    keep the soup just below a rolling boil
+    stir fresh herbs in at the very end
+frying eggs
+    fry an egg nicely | cook eggs in a pan
+    frying eggs | cooking eggs in a pan
+    a soft and golden egg | a creamy plate of eggs
+    heat the pan gently before adding the butter
+    crack the egg into a small cup beforehand
+    take the pan off the heat a little early
+    cover the pan briefly to set the white
+    add the salt shortly before eating
+    stir slowly with a soft spatula
+roasting vegetables
+    roast vegetables | make crisp oven potatoes
+    roasting vegetables | baking potatoes in the oven
+    a tray of golden vegetables | a crisp and savoury side dish
+    spread the pieces out so that they do not touch
+    dry the vegetables well before adding oil
+    preheat the tray together with the oven
+    turn the pieces halfway through the roasting
+    cut hard roots smaller than soft courgettes
+    toss everything with oil in a large bowl
+tea
+    make a good pot of tea | brew green tea properly
+    making tea | brewing green tea
+    a fragrant pot of tea | a mild and mellow cup
+    warm the pot with hot water beforehand
+    use cooler water for green leaves than for black ones
+    give the leaves enough room to unfold
+    keep the tea in an airtight tin
+    take the leaves out when the taste is right
+    fill the kettle with freshly drawn water
+storing food
+    keep vegetables fresh for longer | store food properly
+    storing vegetables | keeping food fresh
+    a fridge with little waste | crisp salad until the weekend
+    wrap salad leaves in a damp kitchen towel
+    store apples away from other fruit
+    keep potatoes in a dark and airy place
+    stand fresh herbs in a glass of water
+    put older food at the front of the shelf
+    write the date on every box of leftovers
+pancakes
+    make light pancakes | cook pancakes for breakfast
+    making pancakes | cooking pancakes
+    a stack of fluffy pancakes | a golden and tender pancake
+    mix the batter briefly and accept a few lumps
+    let the batter rest while the pan heats up
+    wipe the pan with a thin film of butter
+    flip the pancake when bubbles appear on top
+    keep the finished ones warm in the oven
+    separate the eggs and beat the whites
+cleaning windows
+    clean windows without streaks | wash the windows quickly
+    cleaning windows | washing windows
+    a window without streaks | a bright view of the street
+    choose a cloudy day for the job
+    brush the dust off the frame beforehand
+    put a few drops of dish soap in warm water
+    pull the squeegee from the top to the bottom
+    wipe the rubber blade dry after every stroke
+    polish the edges with a dry cotton cloth
+stains
+    remove a wine stain | get grass stains out of trousers
+    removing stains | treating a fresh stain
+    a spotless piece of cloth | a clean pair of trousers
+    dab the spot with a clean white cloth
+    work from the edge of the stain toward the centre
+    test the cleaner on a hidden seam
+    rinse the fabric from the back with cold water
+    soak the cloth in soapy water overnight
+    check the spot before putting the cloth in the dryer
+electricity
+    use less electricity at home | lower the power bill
+    saving electricity | lowering the power bill
+    a home that needs little power | a noticeably lower bill
+    replace the old bulbs with LED lamps
+    wash the laundry at a lower temperature
+    connect the television to a switchable socket strip
+    dry the clothes on a line when the sun shines
+    put a lid on the pot while cooking
+    defrost the freezer when ice builds up
+saving water
+    save water in the household | use less water at home
+    saving water | cutting down on water use
+    a smaller water bill | a thrifty home
+    collect the rain from the roof in a barrel
+    fit a water-saving head on the shower
+    repair a dripping tap without delay
+    run the dishwasher only when it is full
+    water the beds in the cool of the evening
+    turn the tap off while brushing the teeth
+job interview
+    do well in a job interview | prepare for a job interview
+    preparing for a job interview | interviewing for a job
+    a friendly and confident interview | a job offer that fits
+    read the company's latest news on the day before
+    prepare a few questions for the interviewer
+    practise short answers aloud with a friend
+    pick the clothes and the route in advance
+    describe past work by its results
+    send a short note of thanks afterwards
+reading books
+    read more books | make reading a daily habit
+    reading more | building a reading habit
+    a shelf of finished books | a peaceful hour with a novel
+    carry a thin paperback in the bag at all times
+    put a book where the phone usually lies
+    set a boring book aside without regret
+    read a few pages before turning off the light
+    join a small reading group in the area
+    keep a list of titles that friends recommend
+chess
+    get better at chess | win more chess games
+    playing chess | improving at chess
+    a well-played endgame | a sharper eye for tactics
+    develop the knights and the bishops early
+    castle soon to bring the king to safety
+    solve a handful of tactics puzzles every morning
+    go through lost games to find the turning point
+    look at the opponent's threats before each move
+    study simple endgames with few pieces
+juggling
+    learn to juggle | juggle three balls
+    juggling | learning to juggle
+    a steady pattern in the air | a little show for friends
+    begin with a single ball thrown from hand to hand
+    throw every ball to the height of the eyes
+    stand in front of a bed while practising
+    keep the elbows close to the body
+    look at the highest point of the throws
+    use beanbags, which stay where they fall
+city cycling
+    cycle safely in the city | ride to work by bicycle
+    cycling in the city | commuting by bicycle
+    a relaxed way to work | a safe and pleasant ride
+    keep a door's width away from parked cars
+    look over the shoulder before turning
+    try the route on a quiet Sunday morning
+    switch the lights on at dusk
+    make eye contact with drivers at crossings
+    check brakes and tyres before leaving
+parallel parking
+    park a car in a tight space | learn parallel parking
+    parallel parking | parking in tight spaces
+    a car parked close to the kerb | a smooth and easy parking move
+    stop level with the car in front of the gap
+    turn the wheel slowly while the car creeps back
+    fold the mirror down to see the kerb
+    practise between cardboard boxes on an empty lot
+    signal early so that others can wait
+    straighten the wheels before switching the engine off
+family history
+    research a family tree | trace the family history
+    researching family history | drawing up a family tree
+    a family tree with real stories | a fuller picture of the past
+    record a long talk with the oldest relatives
+    note the source of every date and name
+    label the old photographs on the back in pencil
+    search the parish books of the home village
+    work backwards from the present generation
+    share the findings with distant cousins
+birdwatching
+    start watching birds | recognise garden birds
+    watching birds | identifying garden birds
+    a close look at a shy bird | a notebook full of sightings
+    go out soon after sunrise when birds are active
+    learn the songs of the common species
+    find the bird by eye before lifting the binoculars
+    wear quiet clothes in dull colours
+    note size, beak and behaviour before opening the guide
+    sit still near water for a while
+pruning roses
+    prune roses | cut back a rose bush
+    pruning roses | cutting back a rose bush
+    a rose bush full of blooms | a strong and airy shrub
+    cut just above a bud that faces outward
+    take the dead and crossing stems out at the base
+    clean the blades with alcohol between plants
+    wait until the forsythia blooms in spring
+    make a slanted cut so that rain runs off
+    open the middle of the bush to the light
+planting a tree
+    plant a young tree | plant an apple tree
+    planting a tree | planting fruit trees
+    a young tree that takes root | a healthy crown of leaves
+    dig a hole much wider than the root ball
+    keep the graft above the level of the soil
+    water the tree deeply through its early summers
+    tie the trunk to a stake with a soft band
+    soak the roots in a bucket beforehand
+    spread mulch in a ring around the trunk
+lawn
+    grow a dense lawn | look after a lawn
+    looking after a lawn | mowing the lawn
+    a lawn without bare patches | a dense and springy lawn
+    set the mower to a higher cut in dry weather
+    have the blade sharpened before the season
+    water seldom but deeply in the early morning
+    rake the moss out in spring
+    sow fresh seed on thin patches in autumn
+    change the direction of mowing every time
+typing
+    learn touch typing | type faster on a keyboard
+    touch typing | learning to type
+    a fast and even rhythm | a page typed without looking down
+    rest the index fingers on the marked keys
+    cover the keyboard with a cloth while practising
+    aim for correct letters and let speed follow
+    keep the wrists straight and the shoulders loose
+    type whole words instead of single letters
+    practise in short daily lessons
+online accounts
+    protect online accounts | manage passwords well
+    protecting online accounts | managing passwords
+    an account that stays private | an easy mind about passwords
+    use a password manager for every account
+    switch on the extra login code by app
+    choose a long phrase of unrelated words
+    print the recovery codes and lock them away
+    install updates on the day they appear
+    type the bank's address in by hand
+computer backup
+    back up a computer | keep digital photos safe
+    backing up files | storing digital photos
+    a complete copy of every file | an archive that can be trusted
+    keep a copy on a disk outside the house
+    let the backup program run by itself at night
+    restore a random file from time to time
+    label the disks with their date
+    sort the photos into folders by year
+    unplug the disk once the copy is done
+taking notes
+    take useful notes in class | take notes at a meeting
+    taking notes | writing notes in class
+    a page that makes sense later | a clear summary of the lesson
+    write key words instead of full sentences
+    leave a wide margin for later remarks
+    read the notes again on the same evening
+    draw arrows between ideas that belong together
+    put date and subject at the top of the page
+    summarise the page in your own words
+stretching
+    stretch after sport | become more flexible
+    stretching | working on flexibility
+    a loose and supple back | a body that moves freely
+    warm the muscles up with light movement
+    breathe out slowly while easing into the stretch
+    hold the position without bouncing
+    treat the left and the right side alike
+    stretch in the evening after a warm shower
+    use a belt or a towel as an extension
+jam
+    make strawberry jam | cook jam at home
+    making jam | cooking jam
+    a jar of fragrant jam | a well-set, fruity spread
+    pick fruit that is ripe but still firm
+    drop a little jam on a cold plate to test it
+    rinse jars and lids with boiling water
+    let fruit and sugar stand together overnight
+    use a wide pot so that steam escapes
+    stir in some lemon juice at the end
+cat
+    look after a cat | help a new cat settle in
+    looking after a cat | settling a new cat in
+    a trusting and playful cat | a content cat on the sofa
+    give the cat a quiet room in the beginning
+    place the litter box away from the food
+    play with a feather toy before the evening meal
+    let the cat come over in its own time
+    brush the coat gently on a regular basis
+    offer a tall scratching post near the window
+"""
+
+
+def _topics(text: str) -> dict[str, dict[str, list[str]]]:
+    found = {}
+    for block in re.split(r"\n(?=\S)", text.rstrip()):
+        name, *lines = block.split("\n    ")
+        wordings = zip(("do", "doing", "result"), (line.split(" | ") for line in lines))
+        found[name] = {**dict(wordings), "tips": lines[3:]}
+    return found
+
+
+TOPICS = _topics(_TOPICS)
 
 DO_QUESTIONS: list[str] = [
     "How do I {do}?",
