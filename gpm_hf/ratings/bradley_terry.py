@@ -35,6 +35,10 @@ class BradleyTerryFit:
     ridge: float
     log_likelihood: float
 
+    def scores(self, a, b) -> np.ndarray:
+        """Log-odds of items a over items b (numbers, of one shape)."""
+        return self.rating[a] - self.rating[b]
+
 
 def fit_bradley_terry(
     votes: Votes,
@@ -83,16 +87,12 @@ def halved(votes: Votes) -> Votes:
 def _check_determined(cells: Votes) -> None:
     found = comparability(cells)
     groups = len(np.unique(cells.group))
-    if found.is_determined or (groups > 1 and len(found.components) == groups and not _unbounded(found)):
+    if found.is_bounded and len(found.components) == groups:
         return
     raise ValueError(
         f"No finite Bradley-Terry ratings fit these votes best. {' '.join(found.sentences())} Give a ridge, which "
         "holds such ratings near the others', or leave those items out."
     )
-
-
-def _unbounded(found) -> bool:
-    return bool(found.undefeated or found.winless or found.one_way)
 
 
 class _Newton:

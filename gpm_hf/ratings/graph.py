@@ -24,9 +24,9 @@ class Comparability:
     one_way: bool
 
     @property
-    def is_determined(self) -> bool:
-        """Whether finite ratings without a ridge exist and are the only ones (Ford, 1957)."""
-        return len(self.components) == 1 and not (self.undefeated or self.winless or self.one_way)
+    def is_bounded(self) -> bool:
+        """Whether finite ratings without a ridge exist, which in each component are the only ones (Ford, 1957)."""
+        return not (self.undefeated or self.winless or self.one_way)
 
     def sentences(self) -> list[str]:
         """What the votes do not determine; nothing where they determine all."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from .blocks import BlockFit, fit_blocks
 from .bradley_terry import BradleyTerryFit, fit_bradley_terry
-from .outcomes import outcome_probabilities
+from .outcomes import Outcomes, draw_outcomes, outcome_probabilities
 from .votes import Votes, summed
 
 MODELS = ("bradley_terry", "hybrid", "blocks")
@@ -144,8 +144,11 @@ def compare_models(
 
 def predict(fit: Fit, cells: Votes) -> np.ndarray:
     """Expected score of each cell's a against its b, a tie counting half, shape (C,)."""
-    scores = fit.scores(cells.a, cells.b) if isinstance(fit, BlockFit) else fit.rating[cells.a] - fit.rating[cells.b]
-    return outcome_probabilities(scores, fit.log_tie).score
+    return _outcomes(fit, cells).score
+
+
+def _outcomes(fit: Fit, cells: Votes) -> Outcomes:
+    return outcome_probabilities(fit.scores(cells.a, cells.b), fit.log_tie)
 
 
 def fit_model(votes: Votes, comparison: Comparison, model: str, ties: str = "davidson") -> Fit:
@@ -224,12 +227,10 @@ def _floor(
     fit = _fit(best, votes, blocks, ties, **_typical(best, chosen))
     rng, excess = np.random.default_rng(seed), 0.0
     for held in truths:
-        scores = fit.scores(held.a, held.b) if isinstance(fit, BlockFit) else fit.rating[held.a] - fit.rating[held.b]
-        chance, size = outcome_probabilities(scores, fit.log_tie), held.size.astype(np.int64)
+        chance = _outcomes(fit, held)
         for _ in range(_FLOOR_DRAWS):
-            wins = rng.binomial(size, np.minimum(chance.win, 1))
-            ties_drawn = rng.binomial(size - wins, np.clip(chance.tie / np.maximum(1 - chance.win, 1e-300), 0, 1))
-            drawn = _with(held, wins, ties_drawn, size - wins - ties_drawn)
+            wins, tied, losses = draw_outcomes(chance, held.size, rng)
+            drawn = replace(held, wins=wins, ties=tied, losses=losses)
             excess += float((_losses(drawn, chance.score) - _losses(drawn, _frequency(drawn))).sum())
     return excess / _FLOOR_DRAWS / votes.total
 
@@ -238,17 +239,11 @@ def _floor_of_probabilities(votes: Votes) -> float | None:
     """By the spread over prompts of each pair's probability: variance of its mean over twice that of a vote."""
     if votes.prompts < 2:
         return None
-    share = _frequency(votes)
-    keys = votes.pair_key
-    turned = np.where(votes.a > votes.b, 1 - share, share)
-    _, (count, total, squares) = summed(keys, len(votes.items) ** 2, np.ones_like(share), turned, turned**2)
+    share = votes.pair_share
+    _, (count, total, squares) = summed(votes.pair_key, len(votes.items) ** 2, np.ones_like(share), share, share**2)
     mean = total / count
     variance = np.maximum(squares / count - mean**2, 0) * count / np.maximum(count - 1, 1)
     known = (count >= 2) & (mean > 0) & (mean < 1)
     if not known.any():
         return None
     return float((variance[known] / (2 * mean[known] * (1 - mean[known]))).sum() / count[known].sum())
-
-
-def _with(cells: Votes, wins: np.ndarray, ties: np.ndarray, losses: np.ndarray) -> Votes:
-    return replace(cells, wins=wins.astype(float), ties=ties.astype(float), losses=losses.astype(float))

@@ -3,14 +3,14 @@ A ranking with noise, fitted to votes: ratings by empirical Bayes, ties, the adv
 far single pairs stray from a difference of ratings. Draws from it are the null hypothesis of [`gpm_hf.ratings.null`].
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from .bradley_terry import BradleyTerryFit, Layout, fit_bradley_terry
 from .outcomes import log_likelihood, outcome_probabilities
-from .votes import Votes, summed
+from .votes import Votes
 
 _SPREADS = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
@@ -90,7 +90,7 @@ def fit_noisy_ranking(votes: Votes) -> NoisyRanking:
     Fits all parts. The variance of ratings maximises the marginal likelihood (EM with Laplace's approximation), so
     that the ratings are not as far apart as maximum likelihood has them, which takes noise for distance.
     """
-    cells = _without_prompts(votes)
+    cells = votes.by_pair(by_order=True)
     pair = np.unique(cells.pair_key, return_inverse=True)[1]
     layout, variance, fit = Layout(cells.group), 1.0, None
     for _ in range(_ROUNDS):
@@ -104,26 +104,6 @@ def fit_noisy_ranking(votes: Votes) -> NoisyRanking:
     assert fit is not None
     ranking = NoisyRanking(cells, pair, fit, variance, 0.0)
     return NoisyRanking(cells, pair, fit, variance, _spread(ranking))
-
-
-def _without_prompts(votes: Votes) -> Votes:
-    """Cells of one ordered pair are summed over prompts; those of an order that is not known a before b."""
-    turned = ~votes.ordered & (votes.a > votes.b)
-    a, b = np.where(turned, votes.b, votes.a), np.where(turned, votes.a, votes.b)
-    wins, losses = np.where(turned, votes.losses, votes.wins), np.where(turned, votes.wins, votes.losses)
-    size = len(votes.items)
-    keys = (votes.ordered.astype(np.int64) * size + a) * size + b
-    found, (wins, ties, losses) = summed(keys, 2 * size * size, wins, votes.ties, losses)
-    return replace(
-        votes,
-        a=found // size % size,
-        b=found % size,
-        wins=wins,
-        ties=ties,
-        losses=losses,
-        ordered=found >= size * size,
-        prompt=np.full(len(found), -1),
-    )
 
 
 def _precision(cells: Votes, fit: BradleyTerryFit, layout: Layout) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from .cycle_evidence import CycleCount, Tournament, pair_evidence
 from .exact_cycles import MOST_TRIPLES, exact_cycle_p
 from .noise import NoisyRanking, fit_noisy_ranking
-from .outcomes import outcome_probabilities
+from .outcomes import draw_outcomes, outcome_probabilities
 from .votes import MIN_PROMPTS, Votes, effective_votes
 
 # Numbers held at once, in each array of a simulation.
@@ -257,12 +257,7 @@ def draw_votes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Wins, ties and losses of each cell, shape (samples, C), from log-odds of pairs, shape (samples, P)."""
     chance = outcome_probabilities(ranking.cell_scores(of_pairs), ranking.fit.log_tie)
-    sizes = ranking.cells.size.astype(np.int64)
-    wins = rng.binomial(sizes, np.minimum(chance.win, 1))
-    ties = np.zeros_like(wins)
-    if ranking.fit.log_tie > -np.inf:
-        ties = rng.binomial(sizes - wins, np.clip(chance.tie / np.maximum(1 - chance.win, 1e-300), 0, 1))
-    return wins.astype(float), ties.astype(float), (sizes - wins - ties).astype(float)
+    return draw_outcomes(chance, ranking.cells.size, rng)
 
 
 def _compare(observed: float, simulated: np.ndarray) -> NullTest:

@@ -43,6 +43,16 @@ def outcome_probabilities(scores, log_tie: float = -np.inf) -> Outcomes:
     return Outcomes(win / total, tie / total, loss / total)
 
 
+def draw_outcomes(
+    chance: Outcomes, size: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Wins, ties and losses of so many votes in each cell, of the shape of the probabilities."""
+    size = size.astype(np.int64)
+    wins = rng.binomial(size, np.minimum(chance.win, 1))
+    ties = rng.binomial(size - wins, np.clip(chance.tie / np.maximum(1 - chance.win, 1e-300), 0, 1))
+    return wins.astype(float), ties.astype(float), (size - wins - ties).astype(float)
+
+
 def log_normaliser(scores, log_tie: float = -np.inf):
     """log(exp(S / 2) + nu + exp(-S / 2)), any shape."""
     up = np.abs(np.asarray(scores, dtype=float)) / 2

@@ -61,10 +61,8 @@ class RatingsReport:
     def scores(self, model: str) -> np.ndarray:
         """Log-odds of each item over each other by one of the models, shape (N, N), skew-symmetric."""
         fit = self.fits.get(model, self.rating)
-        if isinstance(fit, BlockFit):
-            size = np.arange(len(self.votes.items))
-            return fit.scores(size[:, None], size[None])
-        return fit.rating[:, None] - fit.rating[None]
+        size = np.arange(len(self.votes.items))
+        return fit.scores(size[:, None], size[None])
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -159,9 +157,7 @@ def rating_table(report: RatingsReport, limit: int | None = None) -> str:
     means = report.scores(best).mean(1) if best != "bradley_terry" else None
     header += [f"mean score by {_name(best)}"] if means is not None else []
     header += ["95% interval"] if report.mean_intervals is not None else []
-    count = np.bincount(report.votes.a, report.votes.size, len(names)) + np.bincount(
-        report.votes.b, report.votes.size, len(names)
-    )
+    count = report.votes.of_items
     rows = []
     for place in np.argsort(-(rating if means is None else means), kind="stable")[:limit]:
         row = [names[place], f"{count[place]:g}", f"{rating[place]:+.3f}"]

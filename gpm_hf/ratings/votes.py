@@ -42,6 +42,11 @@ class Votes:
         return self.wins + self.ties + self.losses
 
     @property
+    def of_items(self) -> np.ndarray:
+        """Votes in which each item took part, shape (N,)."""
+        return np.bincount(self.a, self.size, len(self.items)) + np.bincount(self.b, self.size, len(self.items))
+
+    @property
     def total(self) -> float:
         """Votes in all."""
         return float(self.size.sum())
@@ -62,20 +67,33 @@ class Votes:
         low, high = np.minimum(self.a, self.b), np.maximum(self.a, self.b)
         return low.astype(np.int64) * len(self.items) + high
 
-    def by_pair(self) -> "Votes":
-        """One cell for each pair that was compared, a before b in `items`; orders and prompts are summed over."""
-        turned = self.a > self.b
+    @property
+    def pair_share(self) -> np.ndarray:
+        """Shape (C,): the share of a cell's votes that is for the pair's first item in `items`, a tie half."""
+        share = (self.wins + self.ties / 2) / self.size
+        return np.where(self.a > self.b, 1 - share, share)
+
+    def by_pair(self, by_order: bool = False) -> "Votes":
+        """
+        One cell for each pair that was compared, a before b in `items`; prompts are summed over, and orders too, or
+        with `by_order` those alone that are not known.
+        """
+        ordered = self.ordered & by_order
+        turned = ~ordered & (self.a > self.b)
+        a, b = np.where(turned, self.b, self.a), np.where(turned, self.a, self.b)
         wins, losses = np.where(turned, self.losses, self.wins), np.where(turned, self.wins, self.losses)
-        keys, (wins, ties, losses) = summed(self.pair_key, len(self.items) ** 2, wins, self.ties, losses)
+        size = len(self.items)
+        keys = (ordered.astype(np.int64) * size + a) * size + b
+        found, (wins, ties, losses) = summed(keys, (1 + by_order) * size * size, wins, self.ties, losses)
         return replace(
             self,
-            a=keys // len(self.items),
-            b=keys % len(self.items),
+            a=found // size % size,
+            b=found % size,
             wins=wins,
             ties=ties,
             losses=losses,
-            ordered=np.zeros(len(keys), bool),
-            prompt=np.full(len(keys), -1),
+            ordered=found >= size * size,
+            prompt=np.full(len(found), -1),
         )
 
     def where(self, mask: np.ndarray) -> "Votes":
@@ -115,20 +133,15 @@ def effective_votes(votes: Votes) -> Votes:
         A cell for each pair that has two prompts at least: a vote for each prompt where the probabilities are 0 or 1,
         and more, up to a hundred for each prompt, where they hardly differ.
     """
-    turned = votes.a > votes.b
-    share = (votes.wins + votes.ties / 2) / votes.size
-    share = np.where(turned, 1 - share, share)
     # One value for each pair and prompt, whatever the order was and however many votes there were.
     key, prompts = votes.pair_key, int(votes.prompt.max()) + 1
-    both, (weight, total) = summed(
-        key * prompts + votes.prompt, len(votes.items) ** 2 * prompts, votes.size, share * votes.size
-    )
+    keys, most = key * prompts + votes.prompt, len(votes.items) ** 2
+    both, (weight, total) = summed(keys, most * prompts, votes.size, votes.pair_share * votes.size)
     value = total / weight
-    keys, (count, sums, squares) = summed(both // prompts, len(votes.items) ** 2, np.ones_like(value), value, value**2)
+    keys, (count, sums, squares) = summed(both // prompts, most, np.ones_like(value), value, value**2)
     mean = sums / count
     variance = np.maximum(squares / count - mean**2, 0) / np.maximum(count - 1, 1)
-    most = 100.0 * count
-    size = np.minimum(mean * (1 - mean) / np.maximum(variance, 1e-300), most)
+    size = np.minimum(mean * (1 - mean) / np.maximum(variance, 1e-300), 100.0 * count)
     size = np.where((mean == 0) | (mean == 1), count, size)
     kept = (count >= 2) & (size >= 1)
     wins = np.rint(mean * size)[kept]

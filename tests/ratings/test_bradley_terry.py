@@ -132,7 +132,8 @@ def test_what_votes_do_not_determine_is_said():
     with pytest.raises(ValueError, match="never lost to any of the others"):
         fit_bradley_terry(one_way)
     # A tie bounds what a lost vote would.
-    assert comparability(count_votes(["A", "A"], ["B", "B"], [1, 0.5])).is_determined
+    found = comparability(count_votes(["A", "A"], ["B", "B"], [1, 0.5]))
+    assert found.is_bounded and found.components == [["A", "B"]]
 
 
 def test_bad_options_are_refused():

@@ -36,8 +36,7 @@ def plot_ratings(path: str | Path, report: RatingsReport, title: str) -> None:
     hybrid = report.fits.get("hybrid")
     if not isinstance(hybrid, BlockFit):
         hybrid = fit_blocks(votes, 1, ridge=max(report.rating.ridge, 1e-3), ties=report.ties)
-    count = np.bincount(votes.a, votes.size, len(names)) + np.bincount(votes.b, votes.size, len(names))
-    drawn = np.argsort(-count, kind="stable")[:_MOST]
+    drawn = np.argsort(-votes.of_items, kind="stable")[:_MOST]
     drawn = drawn[np.argsort(report.rating.rating[drawn], kind="stable")]
     points = hybrid.vectors[:, [1, 0]]
 
