@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -91,7 +92,8 @@ def serve_vllm(
     **options: Any,
 ) -> int:
     """
-    Serves a model by vLLM; one that is no export yet is exported into a temporary folder first.
+    Serves a model by vLLM until it is told to stop, which is passed on; one that is no export yet is exported into a
+    temporary folder first. To be called in the main thread.
 
     Args:
         source: an exported folder; or a preference model.
@@ -101,7 +103,7 @@ def serve_vllm(
         options: of [`~gpm_hf.hub.sentence_transformers_export.export_sentence_transformers`].
 
     Returns:
-        vLLM's exit code.
+        vLLM's exit code, 0 where it was told to stop.
     """
     key = check_address(host, without_key)
     if (Path(source) / SETTINGS_FILE).is_file():
@@ -121,12 +123,22 @@ def _run(command: list[str], key: str | None, only_print: bool) -> int:
         return 0
     environment = {**os.environ, **({"VLLM_API_KEY": key} if key else {})}
     with subprocess.Popen(command, env=environment) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                # Of the terminal, which has told vLLM too: it answers what it has.
-                continue
+        # Or vLLM would run on without whoever started it.
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            code = _wait(process)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return 0 if code == -signal.SIGTERM else code
+
+
+def _wait(process: subprocess.Popen) -> int:
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # Of the terminal, which has told vLLM too: it answers what it has.
+            continue
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,7 +2,11 @@
 
 import http.server
 import json
+import os
+import signal
+import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from gpm_hf.endpoints import Endpoint
 from gpm_hf.hub.sentence_transformers_export import export_sentence_transformers
 from gpm_hf.identity import scorer_identity
 from gpm_hf.scoring import load_scorer
-from gpm_hf.serving import load_served, vllm_command
+from gpm_hf.serving import load_served, run, vllm_command
 from gpm_hf.serving.app import build_app
 from gpm_hf.serving.run import check_address
 from gpm_hf.training import GPMReward
@@ -194,6 +198,25 @@ def test_the_command_of_vllm(world, capsys):
     assert f"--model {out}" in capsys.readouterr().out
     assert main(["serve", str(world[0] / "gpm"), "--engine", "vllm", "--print-command"]) == 1
     assert "gpm-hf export sentence-transformers" in capsys.readouterr().err
+
+
+def test_who_starts_vllm_stops_it(world, monkeypatch, tmp_path):
+    """A SIGTERM reaches the engine, here a stand-in, and is no failure; its own failure is one."""
+    script = f"import pathlib, time; pathlib.Path({str(tmp_path / 'started')!r}).touch(); time.sleep(60)"
+    monkeypatch.setattr(run, "vllm_command", lambda *_: [sys.executable, "-c", script])
+
+    def stop():
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop).start()
+    start = time.monotonic()
+    assert run.serve_vllm(str(world[0] / "out")) == 0 and time.monotonic() - start < 50
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(run, "vllm_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+    assert run.serve_vllm(str(world[0] / "out")) == 3
 
 
 def test_other_machines_need_a_key(monkeypatch):
