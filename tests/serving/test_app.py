@@ -32,18 +32,27 @@ def url(folder):
         yield url
 
 
-def slow(kind):
-    return pytest.param(kind, marks=pytest.mark.slow)
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("kind", [slow("gate"), slow("no-gate"), "reward", slow("bradley-terry")])
-def test_log_odds_are_the_models(kind, tmp_path):
-    model = save_model(tmp_path / "gpm", **KINDS[kind])
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [
+        ("llama", "reward"),
+        *(slow("llama", kind) for kind in ("gate", "no-gate", "bradley-terry")),
+        *(slow("qwen3", kind) for kind in ("gate", "reward")),
+        *(slow("gemma3_text", kind) for kind in ("gate", "reward")),
+    ],
+)
+def test_log_odds_are_the_models(backbone, kind, tmp_path):
+    model = save_model(tmp_path / "gpm", backbone, **KINDS[kind])
     prompts, groups = groups_of_eight()
     groups[0][3] = groups[0][1]  # twice the same response
     with app_in_thread(build_app(load_served(str(tmp_path / "gpm")))) as url:
         scorer = load_scorer(f"remote:{url}")
-        assert_agree(scorer(prompts, groups), model.preference_scores(build_tokenizer(), prompts, groups))
+        largest = assert_agree(scorer(prompts, groups), model.preference_scores(build_tokenizer(), prompts, groups))
+        print(f"{backbone} {kind}: largest error {largest:.1e}")
         assert scorer.forward_passes == 64 and scorer.asymmetry == 0
         answer = requests.post(url + "/score", json={"groups": [{"prompt": prompts[0], "responses": groups[0]}]})
     (found,) = answer.json()["results"]
