@@ -72,16 +72,15 @@ def _policy_command(commands: Any, name: str, text: str, run: Any) -> argparse.A
 
 def _iterate(options: argparse.Namespace) -> None:
     from transformers.utils import logging
-    from trl import TrlParser
 
     from gpm_hf.recipes.iterate_config import IterateConfig
     from gpm_hf.scripts.iterate import main
+    from gpm_hf.scripts.options import parse_options
     from gpm_hf.training import OfflineGPOConfig
 
     logging.disable_progress_bar()
-    kinds: Any = (IterateConfig, OfflineGPOConfig)
-    parser = TrlParser(kinds, prog="gpm-hf iterate POLICY")
-    main(*parser.parse_args_and_config(["--policy", options.policy, *options.options]))
+    given = ["--policy", options.policy, *options.options]
+    main(*parse_options("gpm-hf iterate POLICY", (IterateConfig, OfflineGPOConfig), given))
 
 
 def _best_of_n(options: argparse.Namespace) -> None:
