@@ -35,7 +35,7 @@ from gpm_hf.scripts.dry_run import describe
 from gpm_hf.scripts.held_out import HeldOut, evaluate_held_out
 from gpm_hf.scripts.reward_data import DataArguments, load_data
 from gpm_hf.scripts.reward_summary import bradley_terry_args, check_comparison, draw_curve, state_result, summary
-from gpm_hf.scripts.runs import model_arguments
+from gpm_hf.scripts.runs import end_together, model_arguments
 from gpm_hf.training.bars import show_one_bar
 
 
@@ -122,7 +122,7 @@ def main(
         found["Bradley-Terry reward model"] = _finish(reward, name, say, judge)
         if judge:
             kept["Bradley-Terry"] = kept_of_judge(reward)
-        reward.end()
+        end_together(reward)
         del reward
     trainer = trainer_with(training_args)
     trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
@@ -138,7 +138,7 @@ def main(
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset_name=name)
     say(summary(training_args.output_dir, found))
-    trainer.end()
+    end_together(trainer)
 
 
 def _labelled(

@@ -39,6 +39,10 @@ def finish(trainer: Any, training_args: Any, **card: Any) -> None:
     trainer.accelerator.print(f"Saved to {training_args.output_dir}.")
     if training_args.push_to_hub:
         trainer.push_to_hub(**card)
-    # The main process may still be writing: none leaves before.
+    end_together(trainer)
+
+
+def end_together(trainer: Any) -> None:
+    """Ends a trainer on all processes. The main one may still be writing: none leaves before."""
     trainer.accelerator.wait_for_everyone()
     trainer.end()

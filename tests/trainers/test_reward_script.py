@@ -1,6 +1,7 @@
 """The launch script, started as a user starts it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,38 @@ def test_an_error_ends_it_without_output(tmp_path):
     assert finished.returncode != 0
     assert "needs `chosen` and `rejected`" in finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from gpm_hf import GPMRewardTrainer
+from gpm_hf.scripts import reward
+
+folder, rank, told = Path(sys.argv.pop(1)), int(os.environ["RANK"]), reward.summary
+
+def summary(*arguments):
+    time.sleep(0 if rank else 3)
+    (folder / f"told-{rank}").write_text(str(time.time()))
+    return told(*arguments)
+
+reward.summary = summary
+GPMRewardTrainer.end = lambda self: (folder / f"end-{rank}").write_text(str(time.time()))
+reward.run()
+"""
+
+
+def test_no_process_ends_before_the_first_has_said_all(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in ring_rows()))
+    (tmp_path / "worker.py").write_text(WORKER)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29523"]
+    command += [tmp_path / "worker.py", tmp_path, "--model_name_or_path", save_backbone(tmp_path / "backbone")]
+    command += ["--dataset_name", tmp_path / "pairs.jsonl", "--output_dir", tmp_path / "out", "--max_steps", "1"]
+    command += ["--bf16", "false", "--report_to", "none"]
+    finished = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    ends = [float((tmp_path / f"end-{rank}").read_text()) for rank in (0, 1)]
+    assert min(ends) >= float((tmp_path / "told-0").read_text())
