@@ -36,6 +36,7 @@ from gpm_hf.preference.arrays import sigmoid
 logger = logging.getLogger(__name__)
 
 PAIR_RULES = ("mean", "von_neumann", "all")
+SELECTIONS = (*PAIR_RULES, "all_responses")
 # Differences of log-odds up to this, relative to the matrix's largest entry, are rounding.
 TIE = 1e-9
 
@@ -188,6 +189,13 @@ def all_responses(
             samples.append(sample | _id_columns(group, completion=i))
     _report(counts, skipped, bool(samples), "be learned from")
     return Dataset.from_list(samples)
+
+
+def select_rows(rows: Iterable[Mapping[str, Any]], selection: str, with_policy_log_probs: bool = False) -> Dataset:
+    """[`select_pairs`] by a rule, or [`all_responses`]: one of `SELECTIONS`."""
+    if selection == "all_responses":
+        return all_responses(rows, with_policy_log_probs)
+    return select_pairs(rows, selection, with_policy_log_probs)
 
 
 def _report(counts: Counter, skipped: Counter | None, any_left: bool, purpose: str) -> None:

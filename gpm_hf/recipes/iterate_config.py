@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gpm_hf.data.policy_data import PAIR_RULES
+from gpm_hf.data.policy_data import SELECTIONS
 from gpm_hf.generation import SamplingOptions, read_engine_options
 from gpm_hf.options import check_choices, choice, described
 
@@ -18,7 +18,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "sppo_hard": {"loss_type": ["sppo_hard"]},
 }
 DPO_METHODS = ("dpo", "ipo", "sppo_hard")
-SELECTIONS = (*PAIR_RULES, "all_responses")
 
 
 @described

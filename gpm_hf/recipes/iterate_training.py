@@ -10,7 +10,7 @@ from accelerate import DistributedType, PartialState
 from accelerate.state import AcceleratorState
 from datasets import Dataset
 
-from gpm_hf.data.policy_data import all_responses, select_pairs
+from gpm_hf.data.policy_data import select_rows
 from gpm_hf.data.sampled_ids import tokenizer_digest
 from gpm_hf.generation.prompts import encode_prompt
 from gpm_hf.recipes.iterate_config import DPO_METHODS, METHODS, IterateConfig
@@ -43,7 +43,7 @@ def train_policy(config: IterateConfig, training: OfflineGPOConfig, policy: str,
     state = PartialState()
     args = iteration_options(config, training, iteration, folder / "training")
     checkpoint = last_whole_checkpoint(args.output_dir, state)
-    trainer = _make_trainer(config, args, policy, select_rows(written_rows(folder / "scored.jsonl"), config))
+    trainer = _make_trainer(config, args, policy, _rows(written_rows(folder / "scored.jsonl"), config))
     show_one_bar(trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
     aside = folder / ".policy.part"
@@ -88,7 +88,7 @@ def check_training(config: IterateConfig, training: OfflineGPOConfig, prompts: l
         # As many as a batch takes, and no more than there will be.
         count = min(len(prompts), args.train_batch_size * args.world_size)
         groups = [_made_up_group(config, tokenizer, prompts)] * count
-        trainer = _make_trainer(config, args, config.policy, select_rows(groups, config))
+        trainer = _make_trainer(config, args, config.policy, _rows(groups, config))
         try:
             trainer.get_train_dataloader()
             trainer.create_optimizer_and_scheduler(num_training_steps=1)
@@ -158,14 +158,12 @@ def iteration_options(
     return args
 
 
-def select_rows(rows: Any, config: IterateConfig) -> Dataset:
+def _rows(rows: Any, config: IterateConfig) -> Dataset:
     """What the trainer reads of scored rows."""
-    if config.selection == "all_responses":
-        return all_responses(rows, config.policy_log_probs)
-    pairs = select_pairs(rows, config.selection, config.policy_log_probs)
+    found = select_rows(rows, config.selection, config.policy_log_probs)
     if config.method not in DPO_METHODS:
-        return pairs
-    return pairs.select_columns([*PAIR, "prompt", *(f"{side}_ids" for side in ("prompt", *PAIR)), "tokenizer_digest"])
+        return found
+    return found.select_columns([*PAIR, "prompt", *(f"{side}_ids" for side in ("prompt", *PAIR)), "tokenizer_digest"])
 
 
 def last_whole_checkpoint(folder: str | Path, state: PartialState) -> str | None:

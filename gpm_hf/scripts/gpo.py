@@ -15,7 +15,7 @@ policy's (the data set's `opponent_responses`, or samples of the initial policy)
 0.5` against samples of Nash-MD's mixture, instead of against each other.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from trl import ModelConfig, ScriptArguments
@@ -24,26 +24,28 @@ from gpm_hf import OnlineGPOConfig, OnlineGPOTrainer
 from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.evaluation.plots.preference_plots import plot_policy_progress
 from gpm_hf.hub.local_paths import without_paths
+from gpm_hf.options import described
 from gpm_hf.scoring.load_scorer import import_function
 from gpm_hf.scripts.command_line import run_script
 from gpm_hf.scripts.runs import finish, policy_arguments
 from gpm_hf.training.bars import show_one_bar
 
 
+@described
 @dataclass
 class GPOScriptArguments(ScriptArguments):
-    """TRL's script arguments and the preference."""
+    """
+    TRL's script arguments and the preference.
 
-    preference_model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "Who prefers what: a preference model or reward model by its Hub id or folder, or as `gpm-hf "
-            "iterate --scorer` takes it: gpm:NAME, reward:NAME, pair:NAME, judge:NAME, function:MODULE.NAME, ..."
-        },
-    )
-    reward_funcs: list[str] | None = field(
-        default=None, metadata={"help": "Reward functions by their import paths, such as trl.rewards.accuracy_reward."}
-    )
+    Args:
+        preference_model_name_or_path: Who prefers what: a preference model or reward model by its Hub id or folder, or
+            as `gpm-hf iterate --scorer` takes it: gpm:NAME, reward:NAME, pair:NAME, judge:NAME, function:MODULE.NAME,
+            ...
+        reward_funcs: Reward functions by their import paths, such as trl.rewards.accuracy_reward.
+    """
+
+    preference_model_name_or_path: str | None = None
+    reward_funcs: list[str] | None = None
 
 
 def main(script_args: GPOScriptArguments, training_args: OnlineGPOConfig, model_args: ModelConfig) -> None:

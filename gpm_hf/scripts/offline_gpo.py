@@ -12,43 +12,42 @@ true` goes on from the last whole checkpoint (or from one that is named). The po
 file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from datasets import Dataset
 from trl import ModelConfig, ScriptArguments
 
-from gpm_hf.data.policy_data import PAIR_RULES, all_responses, select_pairs
+from gpm_hf.data.policy_data import SELECTIONS, select_rows
 from gpm_hf.data.splits import load_splits, split_of
+from gpm_hf.options import choice, described
 from gpm_hf.scripts.command_line import run_script
 from gpm_hf.scripts.runs import finish, policy_arguments
 from gpm_hf.training import OfflineGPOConfig, OfflineGPOTrainer
 from gpm_hf.training.bars import show_one_bar
 
 
+@described
 @dataclass
 class OfflineGPOScriptArguments(ScriptArguments):
-    """TRL's script arguments, what to make of scored groups, and who scored them."""
+    """
+    TRL's script arguments, what to make of scored groups, and who scored them.
 
-    selection: str = field(
-        default="mean",
-        metadata={
-            "help": "What to learn from of each scored group: the pair of highest and lowest mean score, the von "
-            "Neumann winner with its worst reply, all pairs weighted, or all responses.",
-            "choices": [*PAIR_RULES, "all_responses"],
-        },
-    )
-    with_policy_log_probs: bool = field(
-        default=False, metadata={"help": "Take the reference's log-probabilities from the data's `policy_log_probs`."}
-    )
-    preference_name: str | None = field(default=None, metadata={"help": "Who scored the responses, for the card."})
+    Args:
+        selection: What to learn from of each scored group: the pair of highest and lowest mean score, the von Neumann
+            winner with its worst reply, all pairs weighted, or all responses.
+        with_policy_log_probs: Take the reference's log-probabilities from the data's `policy_log_probs`.
+        preference_name: Who scored the responses, for the card.
+    """
+
+    selection: str = choice(*SELECTIONS, default="mean")
+    with_policy_log_probs: bool = False
+    preference_name: str | None = None
 
 
-def select_rows(rows, script_args: OfflineGPOScriptArguments) -> Dataset:
+def _rows(rows, script_args: OfflineGPOScriptArguments) -> Dataset:
     if "responses" not in rows.column_names:
         return rows
-    if script_args.selection == "all_responses":
-        return all_responses(rows, script_args.with_policy_log_probs)
-    return select_pairs(rows, script_args.selection, script_args.with_policy_log_probs)
+    return select_rows(rows, script_args.selection, script_args.with_policy_log_probs)
 
 
 def main(script_args: OfflineGPOScriptArguments, training_args: OfflineGPOConfig, model_args: ModelConfig) -> None:
@@ -62,8 +61,8 @@ def main(script_args: OfflineGPOScriptArguments, training_args: OfflineGPOConfig
     trainer = OfflineGPOTrainer(
         **policy_arguments(training_args, model_args),
         args=training_args,
-        train_dataset=select_rows(split_of(dataset, script_args.dataset_train_split), script_args),
-        eval_dataset=None if test_rows is None else select_rows(test_rows, script_args),
+        train_dataset=_rows(split_of(dataset, script_args.dataset_train_split), script_args),
+        eval_dataset=None if test_rows is None else _rows(test_rows, script_args),
         preference_name=script_args.preference_name,
     )
     show_one_bar(trainer)

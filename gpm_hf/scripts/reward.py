@@ -15,7 +15,7 @@ that, and says how much of it the model keeps on held-out prompts.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from accelerate import PartialState
@@ -29,6 +29,7 @@ from gpm_hf.errors import UsageError
 from gpm_hf.evaluation.reports.agreement import Agreement
 from gpm_hf.files import scratch_folder
 from gpm_hf.hub.local_paths import is_local, name_of
+from gpm_hf.options import described
 from gpm_hf.recipes.distill import TEST_SHARE, kept_of_judge, labelled_data, write_report
 from gpm_hf.scripts.command_line import run_script
 from gpm_hf.scripts.dry_run import describe
@@ -39,34 +40,27 @@ from gpm_hf.scripts.runs import end_together, model_arguments
 from gpm_hf.training.bars import show_one_bar
 
 
+@described
 @dataclass
 class RewardScriptArguments(DataArguments):
-    """What is trained on, see [`DataArguments`], and how the run begins and ends."""
+    """
+    What is trained on, see [`DataArguments`], and how the run begins and ends.
 
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Read data and model, show rows, parameters, an estimate of memory and steps, and stop."},
-    )
-    compare_bt: bool = field(
-        default=False, metadata={"help": "Train a Bradley-Terry model on the same data beside it, and compare."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={
-            "help": "Stop after so many evaluations without a better eval_accuracy (or metric_for_best_model), and "
-            "keep the best model."
-        },
-    )
-    label_with: str | None = field(
-        default=None,
-        metadata={
-            "help": "A scorer (gpm:NAME, reward:NAME, pair:NAME, judge:NAME, function:MODULE.NAME, or a NAME alone) "
-            "that labels the groups of responses to be trained on; labels are kept in the output folder."
-        },
-    )
-    label_options: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": 'Of that scorer, JSON: {"batch_size": 8, "dtype": "bfloat16"}.'}
-    )
+    Args:
+        dry_run: Read data and model, show rows, parameters, an estimate of memory and steps, and stop.
+        compare_bt: Train a Bradley-Terry model on the same data beside it, and compare.
+        early_stopping_patience: Stop after so many evaluations without a better eval_accuracy (or
+            metric_for_best_model), and keep the best model.
+        label_with: A scorer (gpm:NAME, reward:NAME, pair:NAME, judge:NAME, function:MODULE.NAME, or a NAME alone) that
+            labels the groups of responses to be trained on; labels are kept in the output folder.
+        label_options: Of that scorer, JSON: {"batch_size": 8, "dtype": "bfloat16"}.
+    """
+
+    dry_run: bool = False
+    compare_bt: bool = False
+    early_stopping_patience: int | None = None
+    label_with: str | None = None
+    label_options: dict[str, Any] | str | None = None
 
     def __post_init__(self):
         if isinstance(self.label_options, str):

@@ -1,7 +1,7 @@
 """The data of the reward script: in any form, several with shares, and what is held out by prompt."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset, IterableDataset
@@ -13,36 +13,31 @@ from gpm_hf.data.mixtures import mix
 from gpm_hf.data.overlap import hold_out, overlap
 from gpm_hf.data.splits import load_preference_dataset, split_of
 from gpm_hf.errors import UsageError
+from gpm_hf.options import choice, described
 
 
+@described
 @dataclass
 class DataArguments(ScriptArguments):
-    """TRL's script arguments, a choice of rows, and how rows are read."""
+    """
+    TRL's script arguments, a choice of rows, and how rows are read.
 
-    dataset_keep: str | None = field(
-        default=None, metadata={"help": "COLUMN=VALUE: use only the rows whose column has this value."}
-    )
-    dataset_aspects: str | None = field(
-        default=None,
-        metadata={
-            "help": "Of rows of UltraFeedback's form: whose ratings count (their mean), separated by commas. All if "
-            "None."
-        },
-    )
-    columns: str | None = field(
-        default=None,
-        metadata={"help": "Names of columns, as prompt=instruction,chosen=good,rejected=bad; others are not read."},
-    )
-    dataset_form: str | None = field(
-        default=None, metadata={"help": "The form of the data, as `gpm-hf data convert --help` lists them."}
-    )
-    dataset_label: str = field(
-        default="better", metadata={"help": "Of PKU-SafeRLHF: which label.", "choices": ["better", "safer"]}
-    )
-    dataset_ties: str = field(
-        default="keep",
-        metadata={"help": "Ties in votes: as the probability 1/2, or left out.", "choices": ["keep", "drop"]},
-    )
+    Args:
+        dataset_keep: COLUMN=VALUE: use only the rows whose column has this value.
+        dataset_aspects: Of rows of UltraFeedback's form: whose ratings count (their mean), separated by commas. All if
+            None.
+        columns: Names of columns, as prompt=instruction,chosen=good,rejected=bad; others are not read.
+        dataset_form: The form of the data, as `gpm-hf data convert --help` lists them.
+        dataset_label: Of PKU-SafeRLHF: which label.
+        dataset_ties: Ties in votes: as the probability 1/2, or left out.
+    """
+
+    dataset_keep: str | None = None
+    dataset_aspects: str | None = None
+    columns: str | None = None
+    dataset_form: str | None = None
+    dataset_label: str = choice("better", "safer", default="better")
+    dataset_ties: str = choice("keep", "drop", default="keep")
 
 
 def load_data(
