@@ -14,7 +14,7 @@ test: $(VENV)/dev.stamp
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n 2
 
 test-slow: $(VENV)/dev.stamp $(VENV)/demo.stamp
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n 2
 
 # What depends on the packages, with the oldest that pyproject.toml admits and with the newest.
 VERSION_TESTS := tests/test_upstream.py tests/modeling tests/scoring tests/generation tests/training
