@@ -69,6 +69,16 @@ def _check_dtype(dtype: str) -> None:
         raise UsageError(f"--dtype {dtype} is no type of weights: name float32, bfloat16 or float16, or leave it out.")
 
 
+def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a command was given, as the function of the same arguments takes it."""
+    return {name: value for name, value in vars(options).items() if name not in ("command", "kind", "run")}
+
+
+def hub_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Where on the Hub a model is read."""
+    return {"revision": options.revision} if options.revision else {}
+
+
 def is_remote(options: argparse.Namespace) -> bool:
     """Whether the arguments of [`model_command`] name a model that another process serves."""
     return options.model.startswith("remote:")
@@ -88,11 +98,10 @@ def load_model(options: argparse.Namespace) -> tuple[Any, Any]:
         raise UsageError(f"--precise is float32, and --dtype {options.dtype} was given: leave one of them out.")
     dtype = "float32" if options.precise else options.dtype
     logging.disable_progress_bar()
-    hub_options = {"revision": options.revision} if options.revision else {}
-    model = load_preference_model(options.model, dtype=dtype, **hub_options)
+    model = load_preference_model(options.model, dtype=dtype, **hub_options(options))
     # Under a launcher each process has a device of its own.
     state = PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
-    return model.to(options.device or state.device), load_tokenizer(options.model, **hub_options)
+    return model.to(options.device or state.device), load_tokenizer(options.model, **hub_options(options))
 
 
 def _remote_model(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -101,6 +110,5 @@ def _remote_model(options: argparse.Namespace) -> tuple[Any, Any]:
 
     if options.precise or options.dtype != "auto" or options.device is not None:
         raise ValueError("--dtype, --precise and --device are of a model in this process: give them to the server.")
-    hub_options = {"revision": options.revision} if options.revision else {}
-    scorer = RemoteScorer(options.model.removeprefix("remote:"), **hub_options)
+    scorer = RemoteScorer(options.model.removeprefix("remote:"), **hub_options(options))
     return RemoteModel(scorer), scorer.tokenizer

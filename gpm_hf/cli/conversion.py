@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from gpm_hf.cli.common import arguments_of
 from gpm_hf.cli.outputs import writes
 
 
@@ -26,12 +27,5 @@ def add_commands(commands: Any) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from gpm_hf.hub.conversion import convert_reference_checkpoint
 
-    report = convert_reference_checkpoint(
-        options.source,
-        options.output,
-        tau=options.tau,
-        max_shard_size=options.max_shard_size,
-        revision=options.revision,
-        overwrite=options.overwrite,
-    )
-    print(report)
+    given = arguments_of(options)
+    print(convert_reference_checkpoint(given.pop("source"), given.pop("output"), **given))

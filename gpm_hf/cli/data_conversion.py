@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
         help="convert to pairs or groups, telling what was read, kept and left out",
         description="Converts preference data to the pairs or groups that are trained on, and tells what was read, "
         "kept and left out, and why.",
-        epilog=_forms(),
+        epilog="forms:\n" + textwrap.indent(_FORMS, "  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _source_options(convert)
@@ -64,10 +64,6 @@ def _source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", metavar="COLUMN=VALUE", help="only rows with this value")
     parser.add_argument("--config", help="the Hub data set's configuration")
     parser.add_argument("--split", default="train", help="the data set's split (default: train)")
-
-
-def _forms() -> str:
-    return "forms:\n" + textwrap.indent(_FORMS, "  ")
 
 
 # Beside `gpm_hf.data.forms.FORMS`, which takes seconds to import; a test compares them.

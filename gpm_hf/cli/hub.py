@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from gpm_hf.cli.common import arguments_of
+
 
 def add_commands(commands: Any) -> None:
     """Adds the commands to the parser's."""
@@ -39,8 +41,7 @@ def add_commands(commands: Any) -> None:
 def _push(options: argparse.Namespace) -> None:
     from gpm_hf.hub.publishing import publish
 
-    arguments = {name: value for name, value in vars(options).items() if name not in ("command", "run")}
-    print(publish(**arguments))
+    print(publish(**arguments_of(options)))
 
 
 def _card(options: argparse.Namespace) -> None:

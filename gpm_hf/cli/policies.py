@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.cli.common import hub_options
 from gpm_hf.cli.outputs import writes
 from gpm_hf.cli.scoring import RULES, shorten
 
@@ -90,6 +91,8 @@ def _best_of_n(options: argparse.Namespace) -> None:
         raise ValueError("--input and --output belong together: a file of prompts, and the file to write.")
     if options.n < 2:
         raise ValueError(f"--n {options.n}: there is a best of at least two answers.")
+    from accelerate import PartialState
+
     from gpm_hf.generation import read_prompts, shard_seed
     from gpm_hf.identity import scorer_identity
     from gpm_hf.locks import only_run
@@ -122,7 +125,7 @@ def _best_of_n(options: argparse.Namespace) -> None:
         count = map_in_shards(
             rows, choose, options.output, settings, options.shard_size, options.overwrite, first=sampling
         )
-    if _is_main():
+    if PartialState().is_main_process:
         empty = sum(row["index"] is None for row in written_rows(options.output))
         told = f" To {empty} of the prompts no answer has text: the best is empty." if empty else ""
         print(f"{count} rows written to {options.output}.{told}")
@@ -138,6 +141,8 @@ def _best_text(row: dict) -> str:
 
 
 def _answer(options: argparse.Namespace) -> None:
+    from accelerate import PartialState
+
     from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, write_alpaca_eval
     from gpm_hf.generation import read_prompts, shard_seed
     from gpm_hf.locks import only_run
@@ -165,7 +170,7 @@ def _answer(options: argparse.Namespace) -> None:
         sampler = _load(options, 1)
         sampler.check(prompts, options.prompts)
         map_in_shards(rows, reply, output, _settings(options), options.shard_size, options.overwrite, write=write)
-    if _is_main():
+    if PartialState().is_main_process:
         print(f"{len(prompts)} answers written to {output}.")
 
 
@@ -181,9 +186,8 @@ def _load(options: argparse.Namespace, count: int) -> Any:
     logging.disable_progress_bar()
     PartialState(cpu=options.device == "cpu" or not torch.accelerator.is_available())
     sampling = SamplingOptions(count, options.temperature, options.top_p, options.max_new_tokens, options.batch_size)
-    hub_options = {"revision": options.revision} if options.revision else {}
     engine = read_engine_options(options.vllm_options)
-    return load_sampler(options.policy, sampling, options.dtype, options.use_vllm, engine, **hub_options)
+    return load_sampler(options.policy, sampling, options.dtype, options.use_vllm, engine, **hub_options(options))
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -200,9 +204,3 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     # Earlier versions wrote answers without their ids, and without the special tokens inside them.
     settings["columns"] = list(ID_COLUMNS)
     return settings | {"policy": model_identity(options.policy, revision=options.revision), "versions": versions()}
-
-
-def _is_main() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gpm_hf.cli.common import arguments_of
 from gpm_hf.cli.outputs import writes
 
 
@@ -67,27 +68,10 @@ def _demo(options: argparse.Namespace) -> None:
 def _table1(options: argparse.Namespace) -> None:
     from gpm_hf.recipes.table1 import run_table1
 
-    print(
-        run_table1(
-            options.output,
-            base=options.base,
-            dimensions=options.dimensions,
-            seeds=options.seeds,
-            rings=options.rings,
-            keep=options.keep,
-        )
-    )
+    print(run_table1(**arguments_of(options)))
 
 
 def _ablation(options: argparse.Namespace) -> None:
     from gpm_hf.recipes.ablation import run_ablation
 
-    print(
-        run_ablation(
-            options.output,
-            base=options.base,
-            dimensions=options.dimensions,
-            seeds=options.seeds,
-            reward_head=options.reward_head,
-        )
-    )
+    print(run_ablation(**arguments_of(options)))

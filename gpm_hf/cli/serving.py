@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from gpm_hf.cli.common import hub_options
 from gpm_hf.cli.outputs import writes
 
 
@@ -61,7 +62,7 @@ def _export(options: argparse.Namespace) -> None:
 
     logging.disable_progress_bar()
     settings = export_sentence_transformers(
-        options.model, options.output, options.dtype, options.overwrite, **_hub_options(options)
+        options.model, options.output, options.dtype, options.overwrite, **hub_options(options)
     )
     heads = f"embedding {settings.embedding_dim}, gate {settings.blocks}, reward {int(settings.reward_head)}"
     print(
@@ -89,7 +90,7 @@ def _serve(options: argparse.Namespace) -> None:
             extra=options.vllm_option,
             only_print=options.print_command,
             dtype=options.dtype,
-            **_hub_options(options),
+            **hub_options(options),
         )
         if code:
             raise OSError(f"vLLM ended with {code}: what it printed says why.")
@@ -106,7 +107,7 @@ def _serve(options: argparse.Namespace) -> None:
         policy=options.policy,
         device=options.device,
         dtype=options.dtype,
-        **_hub_options(options),
+        **hub_options(options),
     )
 
 
@@ -114,7 +115,3 @@ def _refuse(options: argparse.Namespace, *names: str) -> None:
     given = [f"--{name.replace('_', '-')}" for name in names if vars(options)[name] is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: of the small server alone. Serve by --engine app.")
-
-
-def _hub_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {"revision": options.revision} if options.revision else {}
