@@ -11,26 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from transformers.utils import logging
 
-from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
 from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts, evaluate_pairs
 from gpm_hf.evaluation.plots.canvas import error_bars, picture
 from gpm_hf.evaluation.statistics.bootstrap import interval_text
 from gpm_hf.evaluation.statistics.calibration import calibration_report
 from gpm_hf.files import written_whole
-from gpm_hf.recipes.grid import run_grid
-from gpm_hf.recipes.heads import (
-    BASE_MODEL,
-    SYSTEMATIC_RECIPE,
-    TEST_PROMPTS,
-    TRAIN_PROMPTS,
-    check_dimensions,
-    find_base_model,
-    made_with,
-    train_heads,
-    unpacked_backbone,
-)
+from gpm_hf.recipes.heads import SYSTEMATIC_RECIPE, check_dimensions, run_on_backbone, systematic_pairs, train_heads
 from gpm_hf.tables import markdown_table
 
 
@@ -122,14 +109,8 @@ def run_ablation(
     if not seeds:
         raise ValueError("There are no seeds: give at least one.")
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    logging.disable_progress_bar()
-    name, source = (BASE_MODEL, find_base_model()) if base is None else (base, base)
-    cells = [{"base": name, "seed": seed, **variant._asdict()} for seed in seeds for variant in variants]
-    with unpacked_backbone(source) as unpacked:
-        results = output / "results.jsonl"
-        rows = run_grid(cells, lambda cell: _run(unpacked(), output, cell), results, made_with(source))
-
+    cells = [{"seed": seed, **variant._asdict()} for seed in seeds for variant in variants]
+    rows = run_on_backbone(output, base, cells, _run)
     table = _table(rows)
     with written_whole(output / "ablation.md") as file:
         file.write(table + "\n")
@@ -139,11 +120,7 @@ def run_ablation(
 
 
 def _run(base: str, output: Path, cell: dict[str, Any]) -> dict[str, Any]:
-    topics = split_topics(seed=cell["seed"])
-    train, test = (
-        ring_pairs(generate_rings(count, seed=cell["seed"] + side, topics=topics[side]))
-        for side, count in enumerate((TRAIN_PROMPTS, TEST_PROMPTS))
-    )
+    train, test = systematic_pairs(cell["seed"])
     variant = _variant_of(cell)
     options = {} if variant == BRADLEY_TERRY else {**variant._asdict()}
     options.pop("embedding_dim", None)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,10 +12,13 @@ import torch
 from datasets import Dataset
 from huggingface_hub import HfApi
 from transformers import PrinterCallback
+from transformers.utils import logging
 
+from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
 from gpm_hf.files import scratch_folder
 from gpm_hf.identity import model_identity, versions
 from gpm_hf.progress import TimedBar
+from gpm_hf.recipes.grid import run_grid
 from gpm_hf.scoring import load_gguf_language_model, load_tokenizer, with_gguf_file
 from gpm_hf.training import GPMRewardConfig, GPMRewardTrainer
 from gpm_hf.training.bars import StepsOn
@@ -74,9 +77,38 @@ def _why_no_hub() -> str | None:
     return None
 
 
-def made_with(base: str) -> dict[str, Any]:
-    """What every result on a frozen backbone depends on: its content, and what computes."""
-    return {"base": model_identity(base), "versions": versions()}
+def systematic_pairs(seed: int, transitive_share: float = 0.0) -> list[list[dict[str, Any]]]:
+    """Pairs of the generator's rings to be trained on, and of other topics to be judged on."""
+    topics = split_topics(seed=seed)
+    return [
+        ring_pairs(generate_rings(count, seed=seed + side, topics=topics[side], transitive_share=transitive_share))
+        for side, count in enumerate((TRAIN_PROMPTS, TEST_PROMPTS))
+    ]
+
+
+def run_on_backbone(
+    output: Path,
+    base: str | None,
+    cells: Iterable[dict[str, Any]],
+    run: Callable[[str, Path, dict[str, Any]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """
+    Runs what is trained on one frozen backbone, see [`run_grid`]; its rows are in `results.jsonl`.
+
+    Args:
+        output: a folder, made where it is missing.
+        base: the backbone, a name or path; by default [`find_base_model`].
+        cells: of the grid, without the backbone.
+        run: from the backbone in a folder, the output and a cell to its results, which depend on the backbone's
+            content, the cell and what computes.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
+    name, source = (BASE_MODEL, find_base_model()) if base is None else (base, base)
+    made_with = {"base": model_identity(source), "versions": versions()}
+    with unpacked_backbone(source) as unpacked:
+        named = [{"base": name, **cell} for cell in cells]
+        return run_grid(named, lambda cell: run(unpacked(), output, cell), output / "results.jsonl", made_with)
 
 
 @contextmanager

@@ -11,26 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
-from gpm_hf.data.generator import generate_rings, ring_pairs, split_topics
 from gpm_hf.data.rings import ranked_instead, ring_to_pairs
 from gpm_hf.data.splits import load_splits, split_of
 from gpm_hf.evaluation.benchmarks.ring_accuracy import CyclicResult, PromptCounts, comparison_table, evaluate_pairs
 from gpm_hf.files import written_whole
 from gpm_hf.identity import data_identity
-from gpm_hf.recipes.grid import run_grid
-from gpm_hf.recipes.heads import (
-    BASE_MODEL,
-    SYSTEMATIC_RECIPE,
-    TEST_PROMPTS,
-    TRAIN_PROMPTS,
-    check_dimensions,
-    find_base_model,
-    made_with,
-    train_heads,
-    unpacked_backbone,
-)
+from gpm_hf.recipes.heads import SYSTEMATIC_RECIPE, check_dimensions, run_on_backbone, systematic_pairs, train_heads
 
 # All pairs in each step: they contradict each other too finely for small batches.
 REAL_RECIPE: dict[str, Any] = {
@@ -73,9 +59,6 @@ def run_table1(
     if rings is not None:
         _read_rings(rings, keep)
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    logging.disable_progress_bar()
-    name, source = (BASE_MODEL, find_base_model()) if base is None else (base, base)
     cells: list[dict[str, Any]] = []
     for seed in seeds:
         cells += [{"data": "systematic", "seed": seed, "embedding_dim": dim} for dim in (*dimensions, 1)]
@@ -85,29 +68,19 @@ def run_table1(
         real = {"rings": Path(rings).name, "rings_digest": data_identity(rings), "keep": keep}
         cells += [{"data": "real", **real, "embedding_dim": dim} for dim in (*dimensions, 1)]
         cells.append({"data": "real, ranked", **real, "embedding_dim": 1})
-    cells = [{"base": name, **cell} for cell in cells]
 
-    with unpacked_backbone(source) as unpacked:
+    def run(folder: str, output: Path, cell: dict[str, Any]) -> dict[str, Any]:
+        result = _systematic(folder, output, cell) if "seed" in cell else _real(folder, output, cell, str(rings))
+        return {"prompts": result.prompts, "skew_error": result.skew_error}
 
-        def run(cell: dict[str, Any]) -> dict[str, Any]:
-            folder = unpacked()
-            result = _systematic(folder, output, cell) if "seed" in cell else _real(folder, output, cell, str(rings))
-            return {"prompts": result.prompts, "skew_error": result.skew_error}
-
-        rows = run_grid(cells, run, output / "results.jsonl", made_with(source))
-    table = _table(rows)
+    table = _table(run_on_backbone(output, base, cells, run))
     with written_whole(output / "table1.md") as file:
         file.write(table + "\n")
     return table
 
 
 def _systematic(base: str, output: Path, cell: dict[str, Any]) -> CyclicResult:
-    share = 1.0 if cell["data"].endswith("ranked") else 0.0
-    topics = split_topics(seed=cell["seed"])
-    train, test = (
-        ring_pairs(generate_rings(count, seed=cell["seed"] + side, topics=topics[side], transitive_share=share))
-        for side, count in enumerate((TRAIN_PROMPTS, TEST_PROMPTS))
-    )
+    train, test = systematic_pairs(cell["seed"], float(cell["data"].endswith("ranked")))
     trainer = train_heads(
         base, output / "last_run", cell["embedding_dim"], train, SYSTEMATIC_RECIPE, cell["seed"], test
     )

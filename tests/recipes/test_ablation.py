@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gpm_hf.recipes import ablation
+from gpm_hf.recipes import ablation, heads
 from gpm_hf.recipes.ablation import Variant, ablation_variants, run_ablation
 
 
@@ -36,8 +36,8 @@ def test_no_seeds(tmp_path):
 def short(monkeypatch):
     recipe = {"max_steps": 4, "learning_rate": 5e-4, "per_device_train_batch_size": 30}
     monkeypatch.setattr(ablation, "SYSTEMATIC_RECIPE", recipe)
-    monkeypatch.setattr(ablation, "TRAIN_PROMPTS", 10)
-    monkeypatch.setattr(ablation, "TEST_PROMPTS", 5)
+    monkeypatch.setattr(heads, "TRAIN_PROMPTS", 10)
+    monkeypatch.setattr(heads, "TEST_PROMPTS", 5)
 
 
 def test_an_interrupted_run_goes_on_and_writes_its_tables(tmp_path, backbone_folder, short, monkeypatch, capsys):
