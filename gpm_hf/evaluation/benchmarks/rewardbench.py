@@ -58,7 +58,7 @@ class RewardBenchResult:
         places = self._places
         accuracies = {name: float(self.pairs.right[own].mean()) for name, own in places.items()}
         found = {}
-        for section, accuracy in section_scores(accuracies, partial=True).items():
+        for section, accuracy in section_scores(accuracies).items():
             counts = {name: subset.rows for name, subset in SUBSETS.items() if subset.section == section}
             rows = {name: len(places.get(name, ())) for name in counts}
             found[section] = SectionResult(

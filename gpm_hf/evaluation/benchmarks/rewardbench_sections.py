@@ -70,34 +70,26 @@ def check_subsets(names: Mapping | list) -> None:
         )
 
 
-def section_scores(subset_accuracy: Mapping[str, float], partial: bool = False) -> dict[str, float]:
+def section_scores(subset_accuracy: Mapping[str, float]) -> dict[str, float]:
     """
     RewardBench v1's sections: means of their subsets' accuracies, weighted by example counts.
 
     Args:
-        subset_accuracy: by subset, from 0 to 1.
-        partial: allow missing subsets. A section is then the mean of the subsets that are there, which is not the
-            benchmark's number; `missing_subsets` says what it lacks. Sections without any subset are left out.
+        subset_accuracy: by subset, from 0 to 1. Where subsets are missing, a section is the mean of those that are
+            there, which is not the benchmark's number.
 
     Returns:
-        By section, from 0 to 1: "Chat", "Chat Hard", "Safety", "Reasoning".
+        By section, from 0 to 1: "Chat", "Chat Hard", "Safety", "Reasoning"; without those that have no subset.
 
     Raises:
-        ValueError: a subset that RewardBench does not have; missing ones, without `partial`; none at all; an accuracy
-            outside of 0 to 1.
+        ValueError: a subset that RewardBench does not have; none at all; an accuracy outside of 0 to 1.
 
     Example:
 
-    >>> section_scores({"mt-bench-easy": 1.0, "mt-bench-med": 0.5}, partial=True)["Chat"] == (28 + 20) / 68
+    >>> section_scores({"mt-bench-easy": 1.0, "mt-bench-med": 0.5})["Chat"] == (28 + 20) / 68
     True
     """
     check_subsets(list(subset_accuracy))
-    missing = missing_subsets(subset_accuracy)
-    if missing and not partial:
-        raise ValueError(
-            f"Subsets are missing: {missing}. The sections would not be RewardBench's; give `partial=True` for the "
-            "means over what is there, and say that they are."
-        )
     if not subset_accuracy:
         raise ValueError("There is no subset to take a mean of.")
     for name, accuracy in subset_accuracy.items():
@@ -110,15 +102,6 @@ def section_scores(subset_accuracy: Mapping[str, float], partial: bool = False) 
             right = sum(weight * subset_accuracy[name] for name, weight in weights.items())
             scores[section] = right / sum(weights.values())
     return scores
-
-
-def missing_subsets(subset_accuracy: Mapping[str, float]) -> dict[str, list[str]]:
-    """By section, the subsets that are not there; sections that lack none are left out."""
-    missing: dict[str, list[str]] = {}
-    for name, subset in SUBSETS.items():
-        if name not in subset_accuracy:
-            missing.setdefault(subset.section, []).append(name)
-    return missing
 
 
 def paper_average(sections: Mapping[str, float]) -> float:

@@ -9,7 +9,6 @@ from gpm_hf.data.pair_files import read_pairs
 from gpm_hf.evaluation.benchmarks.rewardbench import evaluate_rewardbench, rewardbench_table
 from gpm_hf.evaluation.benchmarks.rewardbench_sections import (
     SUBSETS,
-    missing_subsets,
     paper_average,
     section_scores,
 )
@@ -64,16 +63,13 @@ def test_unknown_and_missing_subsets():
     with pytest.raises(ValueError, match=r"no subsets \['hep-perl'\]"):
         section_scores(PERFECT | {"hep-perl": 1.0})
     some = {"hep-go": 0.5, "math-prm": 1.0}
-    with pytest.raises(ValueError, match=r"missing.*alpacaeval-easy.*hep-rust.*partial=True"):
-        section_scores(some)
-    assert section_scores(some, partial=True) == {"Reasoning": pytest.approx((82 + 984) / (164 + 984))}
-    assert missing_subsets(some)["Reasoning"] == ["hep-cpp", "hep-java", "hep-js", "hep-python", "hep-rust"]
+    assert section_scores(some) == {"Reasoning": pytest.approx((82 + 984) / (164 + 984))}
     with pytest.raises(ValueError, match=r"four sections, and \['Chat', 'Chat Hard', 'Safety'\] are missing"):
-        paper_average(section_scores(some, partial=True))
+        paper_average(section_scores(some))
     with pytest.raises(ValueError, match=r"accuracy of hep-go is 93\.3"):
         section_scores(PERFECT | {"hep-go": 93.3})
     with pytest.raises(ValueError, match="no subset"):
-        section_scores({}, partial=True)
+        section_scores({})
 
 
 def benchmark(wrong):
