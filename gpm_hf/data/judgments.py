@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpm_hf.data.rings import ring_edges
 from gpm_hf.preference import find_cycles
 
 
@@ -158,13 +159,12 @@ def _cycles_of_row(row, judgments, judge, max_length, min_margin, require_both_o
 
 def _as_row(row, members, responses, models, judge, both):
     names = [models[member] for member in members] if models else [str(member) for member in members]
-    following = (*members[1:], members[0])
     found = {
         "id": "/".join(str(part) for part in (row.get("id", ""), judge or "", ">".join(names)) if part != ""),
         "prompt": row["prompt"],
         "responses": [responses[member] for member in members],
         "ring": True,
-        "p_next": [float(both[i, j]) for i, j in zip(members, following)],
+        "p_next": [float(both[i, j]) for i, j in ring_edges(members)],
     }
     if models:
         found["models"] = names

@@ -1,13 +1,14 @@
 """Preference rings in one prompt's responses that were rated on several aspects."""
 
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from gpm_hf.data.rings import ring_edges
 
 
 class RatedRing(NamedTuple):
@@ -131,7 +132,7 @@ def choose_rings(rings: Sequence[RatedRing], key: str) -> list[RatedRing]:
     taken: set[frozenset[int]] = set()
     chosen = []
     for index in sorted(order, key=lambda index: -min(rings[index].gaps)):
-        pairs = {frozenset(pair) for pair in itertools.pairwise((*rings[index].members, rings[index].members[0]))}
+        pairs = {frozenset(pair) for pair in ring_edges(rings[index].members)}
         if not pairs & taken:
             taken |= pairs
             chosen.append(rings[index])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpm_hf.data.rings import ring_edges
 from gpm_hf.preference import (
     condorcet_winner,
     copeland,
@@ -41,7 +42,7 @@ class FoundCycle:
     @property
     def edges(self) -> list[tuple[int, int]]:
         """Pairs (i, j), i preferred to j, around the cycle."""
-        return _edges(self.members)
+        return ring_edges(self.members)
 
 
 @dataclass(frozen=True)
@@ -139,24 +140,14 @@ def inspect_scores(scores: Any, max_cycles: int = 10) -> Inspection:
 
 
 def _strongest(matrix: np.ndarray, three_cycles: list[tuple[int, ...]], count: int) -> list[FoundCycle]:
-    best = [_found(matrix, members) for members in nsmallest(count, three_cycles, key=_by_strength(matrix))]
+    def by_strength(members: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        return -min(matrix[edge] for edge in ring_edges(members)), members
+
+    best = [_found(matrix, members) for members in nsmallest(count, three_cycles, key=by_strength)]
     robust = _most_robust_cycle(matrix)
     if robust is not None and (not best or robust.strength > best[0].strength):
         best = [robust, *best][:count]
     return best
-
-
-def _by_strength(matrix: np.ndarray):
-    """Orders members of cycles, the strongest first."""
-
-    def key(members: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
-        return -min(matrix[edge] for edge in _edges(members)), members
-
-    return key
-
-
-def _edges(members: tuple[int, ...]) -> list[tuple[int, int]]:
-    return list(zip(members, (*members[1:], members[0])))
 
 
 def _most_robust_cycle(matrix: np.ndarray) -> FoundCycle | None:
@@ -193,7 +184,7 @@ def _shortest_path(edges: np.ndarray, start: int, end: int) -> list[int]:
 
 
 def _found(matrix: np.ndarray, members: tuple[int, ...]) -> FoundCycle:
-    edges = _edges(members)
+    edges = ring_edges(members)
     weakest = min(edges, key=lambda edge: matrix[edge])
     votes = votes_to_find([matrix[edge] for edge in edges])
     return FoundCycle(members, float(matrix[weakest]), weakest, votes)

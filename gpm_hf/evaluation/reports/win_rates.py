@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpm_hf.data.rings import ring_edges
 from gpm_hf.evaluation.reports.policy_answers import PolicyAnswers, assistant_text, same_prompts
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
 from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, bootstrap_interval, interval_text
@@ -151,7 +152,7 @@ class WinRates:
         return [self._cycle([self.policies[member] for member in found.members]) for found in find_cycles(self.game())]
 
     def _cycle(self, names: list[str]) -> PolicyCycle:
-        edges = list(zip(names, [*names[1:], names[0]]))
+        edges = ring_edges(names)
         rates = [float(self.matrix[self.policies.index(a), self.policies.index(b)]) for a, b in edges]
         return PolicyCycle(names, rates, all(self._is_above_half(a, b) for a, b in edges))
 
