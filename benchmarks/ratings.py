@@ -5,9 +5,10 @@ Ratings and the test of cycles on votes of known truth, and side by side with ev
     python benchmarks/ratings.py speed                  # needs `pip install evalica`
     python benchmarks/ratings.py judges --judgments allpairs.jsonl      # rows of `prompt`, `responses`, `judgments`
 
-`alarms`: how often votes of rankings are called cyclic. `power`: how often votes with planted cycles are. `recovery`:
-which model held-out pairs speak for. `speed`: 1,000 items and 1,000,000 votes. `judges`: each judge's cycles against a
-ranking with its noise. `calibration`: judges' votes as scores of what people said, ties included.
+`alarms`: how often votes of rankings are called cyclic. `orders`: the same of scores that were read in both orders.
+`power`: how often votes with planted cycles are. `recovery`: which model held-out pairs speak for. `speed`: 1,000
+items and 1,000,000 votes. `judges`: each judge's cycles against a ranking with its noise. `calibration`: judges' votes
+as scores of what people said, ties included.
 """
 
 import argparse
@@ -21,9 +22,10 @@ from scipy.stats import binomtest
 from gpm_hf.evaluation.statistics.tie_calibration import calibrate_ties, tie_calibration_table
 from gpm_hf.ratings import count_votes, cycle_power, cycle_test, fit_blocks, fit_bradley_terry
 from gpm_hf.ratings.held_out import compare_models
+from gpm_hf.ratings.order_noise import score_cycle_test
 from gpm_hf.ratings.vote_rows import read_votes, vote_rows
 from gpm_hf.tables import markdown_table
-from tests.ratings.simulated import SURE, additive, rotated, round_robin, true_share
+from tests.ratings.simulated import SURE, additive, read_twice, rotated, round_robin, true_share
 
 
 def alarms(options):
@@ -52,29 +54,75 @@ def alarms(options):
     return numbers
 
 
+def orders(options):
+    """Rates of p <= 0.05 of scores that were read in both orders; noise is the standard deviation in each."""
+
+    def ranking(rng, groups, items):
+        """Pairs of chi-squared strengths, many of them near to none, signed by a ranking."""
+        upper = np.triu(rng.normal(size=(groups, items, items)) ** 2, 1)
+        return np.sign(additive(rng, groups, items)) * (upper + upper.swapaxes(1, 2))
+
+    cases = {
+        "ratings, 1 prompt of 5, noise 1": lambda r: (additive(r, 1, 5), 1.0),
+        "ratings, 30 prompts of 3, noise 1": lambda r: (additive(r, 30, 3), 1.0),
+        "equal, 1 prompt of 4, noise 1": lambda r: (np.zeros((1, 4, 4)), 1.0),
+        "equal, 30 prompts of 4, noise 1": lambda r: (np.zeros((30, 4, 4)), 1.0),
+        "ranking, 1 prompt of 5, noise 0.3": lambda r: (ranking(r, 1, 5), 0.3),
+        "ranking, 1 prompt of 12, noise 0.2": lambda r: (ranking(r, 1, 12), 0.2),
+        "ranking, 30 prompts of 4, noise 0.2": lambda r: (ranking(r, 30, 4), 0.2),
+        "ranking, 30 prompts of 4, noise 1": lambda r: (ranking(r, 30, 4), 1.0),
+        "ranking, 46 prompts of 9, noise 0.2": lambda r: (ranking(r, 46, 9), 0.2),
+        "cyclic, 46 prompts of 9, a block of 1, noise 0.5": lambda r: (additive(r, 46, 9) + rotated(r, 46, 9), 0.5),
+        "cyclic, 46 prompts of 4, a block of 2, noise 0.5": lambda r: (
+            additive(r, 46, 4) + 2 * rotated(r, 46, 4),
+            0.5,
+        ),
+    }
+    rows, numbers = [], {}
+    for name, draw in cases.items():
+        shares, found = [], []
+        for run in range(options.runs):
+            rng = np.random.default_rng(run)
+            truth, noise = draw(rng)
+            shares.append(true_share(truth) if truth.any() else 0.0)
+            found.append(score_cycle_test(*read_twice(rng, truth, noise, first=0.7), 200, seed=run))
+        cyclic, additive_p = (np.mean([getattr(one, p) <= 0.05 for one in found]) for p in ("p_value", "additive_p"))
+        numbers[name] = {"share": np.mean(shares), "cyclic": cyclic, "not_additive": additive_p, "runs": options.runs}
+        rows.append([name, f"{np.mean(shares):.1%}", options.runs, f"{cyclic:.1%}", f"{additive_p:.1%}"])
+        print(rows[-1], flush=True)
+    print(markdown_table(["scores in both orders", "true share", "runs", "called cyclic", "not additive"], rows))
+    return numbers
+
+
+# Groups, items in each, votes on a pair, share of the triples.
+PLANTED = [(*votes, share) for votes in ((1, 20, 20), (1, 40, 10), (46, 9, 2), (46, 9, 6)) for share in (0.05, 0.1)]
+CASES = list(range(1, len(PLANTED) + 1))
+
+
 def power(options):
     """How often cycles in 5% and 10% of the triples are found at level 0.05, beside what `cycle_power` states."""
     rows, numbers = [], {}
-    for groups, items, repeats in ((1, 20, 20), (1, 40, 10), (46, 9, 2), (46, 9, 6)):
-        for wanted in (0.05, 0.1):
-            strength = strength_of(groups, items, wanted)
-            shares, found, stated = [], [], []
-            for run in range(options.planted):
-                rng = np.random.default_rng(run)
-                truth = additive(rng, groups, items) + strength * rotated(rng, groups, items)
-                votes = round_robin(rng, truth, repeats)
-                shares.append(true_share(truth))
-                found.append(cycle_test(votes, 200, seed=run).is_cyclic)
-                if run < 5:
-                    one = cycle_power(votes, 200, run)
-                    stated.append(float(np.interp(shares[-1], one.shares, one.power)))
-            name = f"{groups} x {items} items, {repeats} votes a pair"
-            low, high = binomial_interval(sum(found), len(found))
-            rate = f"{np.mean(found):.0%} ({low:.0%} to {high:.0%})"
-            rows.append([name, f"{np.mean(shares):.1%}", len(found), rate, f"{np.mean(stated):.0%}"])
-            numbers[f"{name}, {wanted}"] = {"share": np.mean(shares), "found": np.mean(found), "stated": stated}
-            print(rows[-1], flush=True)
-    print(markdown_table(["planted cycles", "true share", "runs", "found (95%)", "power that is stated"], rows))
+    for groups, items, repeats, wanted in (PLANTED[number - 1] for number in options.cases):
+        strength = strength_of(groups, items, wanted)
+        shares, found, stated = [], [], []
+        for run in range(options.planted):
+            rng = np.random.default_rng(run)
+            truth = additive(rng, groups, items) + strength * rotated(rng, groups, items)
+            votes = round_robin(rng, truth, repeats)
+            shares.append(true_share(truth))
+            found.append(cycle_test(votes, 200, seed=run).is_cyclic)
+            if run < options.stated:
+                one = cycle_power(votes, 200, run)
+                stated.append(float(np.interp(shares[-1], one.shares, one.power)))
+        name = f"{groups} x {items} items, {repeats} votes a pair"
+        low, high = binomial_interval(sum(found), len(found))
+        rate = f"{np.mean(found):.0%} ({low:.0%} to {high:.0%})"
+        ends = f"{np.mean(stated):.0%} ({min(stated):.0%} to {max(stated):.0%})"
+        rows.append([name, f"{np.mean(shares):.1%}", len(found), rate, ends])
+        numbers[f"{name}, {wanted}"] = {"share": np.mean(shares), "found": np.mean(found), "stated": stated}
+        print(rows[-1], flush=True)
+    columns = ["true share", "runs", "found (95%)", "power that is stated (least to most)"]
+    print(markdown_table(["planted cycles", *columns], rows))
     return numbers
 
 
@@ -227,6 +275,7 @@ def calibration(options):
 
 PARTS = {
     "alarms": alarms,
+    "orders": orders,
     "power": power,
     "recovery": recovery,
     "speed": speed,
@@ -238,8 +287,12 @@ PARTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
-    parser.add_argument("--runs", type=int, default=500, help="of each case of `alarms`")
+    parser.add_argument("--runs", type=int, default=500, help="of each case of `alarms` and `orders`")
     parser.add_argument("--planted", type=int, default=100, help="runs of each case of `power`")
+    parser.add_argument(
+        "--cases", nargs="+", type=int, choices=CASES, default=CASES, metavar="1..8", help="of `power`, by number"
+    )
+    parser.add_argument("--stated", type=int, default=5, help="runs of each case of `power` that state it")
     parser.add_argument("--seeds", type=int, default=20, help="of `recovery`")
     parser.add_argument("--judgments", help="the file of `judges` and `calibration`")
     parser.add_argument("--people", default="human (PRD)", help="whom `calibration` takes for the truth")

@@ -102,7 +102,7 @@ def _build_from_judgments(options: argparse.Namespace) -> None:
 
 def _cycle_or_noise(options: argparse.Namespace) -> str:
     """Whether the judge's cycles are more than those of a ranking with the judge's noise."""
-    from gpm_hf.evaluation.reports.data_cycles import data_cycles
+    from gpm_hf.evaluation.reports.cycle_or_noise import data_cycles
 
     rows = ((f"row {number}", row) for number, row in enumerate(_source(options), 1))
     try:

@@ -19,7 +19,7 @@ from gpm_hf.hub.local_paths import without_paths
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation import Intransitivity, PairResult, RewardBenchResult
-    from gpm_hf.evaluation.reports.data_cycles import DataCycles
+    from gpm_hf.evaluation.reports.cycle_or_noise import CycleOrNoise
 
 _RELIABILITY, _LENGTH = "reliability.png", "length.png"
 
@@ -181,9 +181,9 @@ def _cycles(options: argparse.Namespace, rows: list[dict], scorers: list) -> dic
     }
 
 
-def _cycles_of_data(rows: list[dict]) -> "DataCycles":
+def _cycles_of_data(rows: list[dict]) -> "CycleOrNoise":
     """Of the pairs whose prompt is known."""
-    from gpm_hf.evaluation.reports.data_cycles import data_cycles
+    from gpm_hf.evaluation.reports.cycle_or_noise import data_cycles
 
     return data_cycles((f"row {number}", row) for number, row in enumerate(rows, 1) if row["prompt"] is not None)
 

@@ -1,4 +1,4 @@
-"""Cycles among pairs that votes decide: how many triples, and how much the votes speak for them."""
+"""Cycles among pairs that are decided: how many triples, and how much speaks for them."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 from .bradley_terry import Layout
 from .votes import Votes
 
-# Nats by which the votes must favour a side, in steps: a cycle counts by the highest that all its pairs pass.
+# Nats by which a side must be favoured, in steps: a cycle counts by the highest that all its pairs pass.
 LEVELS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
 
 
@@ -61,16 +61,20 @@ class Tournament:
 
     def count(self, evidence: np.ndarray) -> CycleCount:
         """Cycles by the signed evidence of each pair, shape (..., P), positive where a is ahead."""
-        matrices = self.stacked(evidence)
-        cycles = _closed_triples(matrices > 0)
-        total, below = np.zeros(evidence.shape[:-1]), 0.0
-        for level in LEVELS:
-            passed = _closed_triples(matrices > level)
-            if not passed.any():
-                break
-            total += (level - below) * passed
-            below = level
-        return CycleCount(np.rint(cycles), total)
+        return count_cycles(self.stacked(evidence))
+
+
+def count_cycles(evidence: np.ndarray) -> CycleCount:
+    """Cycles of skew-symmetric matrices of signed nats, shape (..., groups, n, n); 0 where nothing was compared."""
+    cycles = _closed_triples(evidence > 0)
+    total, below = np.zeros(evidence.shape[:-3]), 0.0
+    for level in LEVELS:
+        passed = _closed_triples(evidence > level)
+        if not passed.any():
+            break
+        total += (level - below) * passed
+        below = level
+    return CycleCount(np.rint(cycles), total)
 
 
 def pair_evidence(wins: np.ndarray, losses: np.ndarray) -> np.ndarray:

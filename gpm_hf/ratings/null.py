@@ -42,6 +42,12 @@ class NullTest:
     excess: float
     excess_interval: tuple[float, float]
 
+    @property
+    def null_interval(self) -> tuple[float, float]:
+        """The null's middle 95%."""
+        low, high = self.excess_interval
+        return self.observed - high, self.observed - low
+
 
 @dataclass(frozen=True)
 class CycleTest:
@@ -98,7 +104,7 @@ class CycleTest:
     def verdict(self) -> str:
         """In a sentence or two."""
         share, seen = self.share, f"{self.share.observed:.1%} of {self.triples} triples are cyclic"
-        between = "{:.1%} to {:.1%}".format(*(share.observed - end for end in reversed(share.excess_interval)))
+        between = "{:.1%} to {:.1%}".format(*share.null_interval)
         noise = f"a ranking with these votes and this noise would show {share.expected:.1%} ({between})"
         found, p = f"{seen}; {noise}. ", f"p = {self.p_value:.2g}" + ", exact" * (self.exact is not None)
         if self.is_cyclic:
@@ -148,8 +154,8 @@ def cycle_test(votes: Votes, simulations: int = 400, seed: int = 0) -> CycleTest
         pairs=len(measure.expected),
         votes=cells.total,
         triples=triples,
-        share=_compare(observed.cycles[0] / triples, by_ranking.cycles / triples),
-        evidence=_compare(observed.evidence[0], by_ranking.evidence),
+        share=compare_with_null(observed.cycles[0] / triples, by_ranking.cycles / triples),
+        evidence=compare_with_null(observed.evidence[0], by_ranking.evidence),
         curl=_compare_curl(observed.curl[0], by_rating.curl, weight),
         variance=ranking.variance,
         spread=ranking.spread,
@@ -260,7 +266,8 @@ def draw_votes(
     return draw_outcomes(chance, ranking.cells.size, rng)
 
 
-def _compare(observed: float, simulated: np.ndarray) -> NullTest:
+def compare_with_null(observed: float, simulated: np.ndarray) -> NullTest:
+    """One number against its simulations under the null hypothesis, shape (samples,)."""
     reached = (simulated >= observed - 1e-9 * max(1.0, abs(observed))).sum()
     low, high = np.quantile(simulated, [0.025, 0.975])
     mean = float(simulated.mean())
@@ -275,7 +282,7 @@ def _compare(observed: float, simulated: np.ndarray) -> NullTest:
 
 def _compare_curl(observed: float, simulated: np.ndarray, weight: float) -> NullTest:
     """In log-odds: squares are compared, and their excess is what noise does not make."""
-    squares = _compare(observed, simulated)
+    squares = compare_with_null(observed, simulated)
 
     def root(value: float) -> float:
         return float(np.sqrt(max(value, 0.0) / weight))

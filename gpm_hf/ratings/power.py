@@ -27,13 +27,13 @@ class Power:
     power: list[float]
     detectable: float | None
 
-    def sentence(self) -> str:
-        """What these votes can tell."""
+    def sentence(self, what: str = "votes") -> str:
+        """What these votes (or scores) can tell."""
         if self.detectable is None:
             most = f" (the most that was planted, {self.shares[-1]:.0%}, is found in {self.power[-1]:.0%})"
-            return f"These votes are too few to tell cycles from noise, however many there are{most}."
+            return f"These {what} are too few to tell cycles from noise, however many there are{most}."
         return (
-            f"Cycles in {self.detectable:.1%} of the triples would be found in 80% of cases with these votes; a "
+            f"Cycles in {self.detectable:.1%} of the triples would be found in 80% of cases with these {what}; a "
             "smaller share can hardly be told from 0."
         )
 
@@ -68,7 +68,7 @@ def cycle_power(votes: Votes, simulations: int = 200, seed: int = 0) -> Power:
         power.append(float(np.concatenate(found).mean()))
         if power[-1] >= 0.95:
             break
-    return Power(shares, power, _crossing(shares, power))
+    return Power(shares, power, crossing(shares, power))
 
 
 def _planted(measure: Measure, rng: np.random.Generator, samples: int, strength: float) -> np.ndarray:
@@ -95,7 +95,8 @@ def _threshold(
     return float(np.quantile(np.concatenate(found), 1 - _LEVEL))
 
 
-def _crossing(shares: list[float], power: list[float]) -> float | None:
+def crossing(shares: list[float], power: list[float]) -> float | None:
+    """The share that is found in 80% of cases, by interpolation; `None` where none is."""
     above = next((place for place, value in enumerate(power) if value >= _WANTED), None)
     if above is None:
         return None

@@ -23,11 +23,15 @@ class ScoredMatrix:
         forward_passes (`int`): sequences passed through a backbone for it.
         asymmetry (`float` or `None`): its largest |P(i > j) + P(j > i) - 1|, before any averaging; `None` where one
             order only was read.
+        disagreement (`torch.FloatTensor` of shape `(K, K)` or `None`): half the sum of both orders, log-odds, before
+            any averaging: by how much i is preferred to j where i is read first, more than where j is; 0 for a model
+            that cannot contradict itself, `None` where it is not known.
     """
 
     scores: torch.Tensor
     forward_passes: int = 0
     asymmetry: float | None = 0.0
+    disagreement: torch.Tensor | None = None
 
 
 @runtime_checkable
@@ -121,8 +125,11 @@ class ScorerBase(ABC):
             matrix = matrix.detach().float().cpu()
             if not bool(matrix.isfinite().all()):
                 raise self._not_finite(number)
-            asymmetry = None if self.asymmetry is None else largest_asymmetry(matrix)
-            results.append(ScoredMatrix(self._finish(matrix), passes, asymmetry))
+            if self.asymmetry is None:
+                results.append(ScoredMatrix(self._finish(matrix), passes, None))
+                continue
+            disagreement = (matrix + matrix.T) / 2
+            results.append(ScoredMatrix(self._finish(matrix), passes, largest_asymmetry(matrix), disagreement))
         self.forward_passes += sum(found.forward_passes for found in results)
         if self.asymmetry is not None:
             self.asymmetry = max([self.asymmetry, *(found.asymmetry or 0.0 for found in results)])
@@ -174,7 +181,8 @@ class ScorerBase(ABC):
 def score_with(scorer: Scorer, prompts: list, groups: list[list]) -> list[ScoredMatrix]:
     """
     What any scorer gives, matrix by matrix. One that is no [`ScorerBase`] only keeps accounts of all its calls: the
-    passes of this call are shared out evenly, and the asymmetry is the one that it states.
+    passes of this call are shared out evenly, the asymmetry is the one that it states, and a disagreement is known
+    where its matrices show one, or it states that there is none.
 
     Raises:
         ValueError: as the scorer does; another number of matrices than of prompts.
@@ -187,7 +195,12 @@ def score_with(scorer: Scorer, prompts: list, groups: list[list]) -> list[Scored
         raise ValueError(f"{scorer.name} returned {len(matrices)} matrices for {len(prompts)} prompts.")
     passes = scorer.forward_passes - before
     shares = [passes * (n + 1) // len(prompts) - passes * n // len(prompts) for n in range(len(prompts))]
-    return [ScoredMatrix(matrix, share, scorer.asymmetry) for matrix, share in zip(matrices, shares)]
+    found = []
+    for matrix, share in zip(matrices, shares):
+        shown = (matrix + matrix.T) / 2
+        is_known = scorer.asymmetry == 0 or bool(shown.any())
+        found.append(ScoredMatrix(matrix, share, scorer.asymmetry, shown if is_known else None))
+    return found
 
 
 def largest_asymmetry(matrix: torch.Tensor) -> float:

@@ -290,6 +290,36 @@ def test_cycles_of_the_data_are_held_against_noise(capsys, use, ring, tmp_path):
     assert (test["triples"], test["votes"]) == (1, 30)
 
 
+def test_cycles_of_a_scorer_are_held_against_its_own_noise(capsys, use, tmp_path):
+    ring = {"ab": 9, "bc": 8, "ca": 7}
+    rows = [
+        {"prompt": f"ring {number}", "chosen": good, "rejected": bad, "subset": "s"}
+        for number in range(10)
+        for good, bad in ring
+    ]
+    data = write(tmp_path / "rings.jsonl", rows)
+
+    def both_orders(prompt, a, b):
+        """Nine rings of 9, 8, 7 and one turned round; what is read first gets 1 or 2, by the prompt."""
+        strength = ring.get(a + b) or -ring[b + a]
+        return (-strength if prompt.endswith("9") else strength) + 1 + int(prompt.split()[1]) % 2
+
+    use(FunctionScorer(both_orders, name="both"), by_length())
+    arguments = ["eval", "pairs", "both", "long", "--dataset", data]
+    code, out, _ = ask(capsys, *arguments, "--format", "json")
+    both, long = (one["intransitivity"]["cycle_or_noise"] for one in json.loads(out)["results"])
+    assert code == 0 and (both["test"]["share"]["observed"], both["test"]["pairs"]) == (1.0, 30)
+    # Advantages of 1 and of 2, fifteen pairs each: a mean of 1.5 and squares of 1/4.
+    assert both["test"]["first"] == pytest.approx(1.5)
+    assert both["test"]["noise"] == pytest.approx(math.sqrt(30 * 0.25 / 29))
+    # The weakest pairs have 49 / (2 variance) nats, 94.7: counted as 64, each ring.
+    assert both["test"]["evidence"]["observed"] == 640 and both["test"]["p_value"] < 0.01
+    assert long["test"] is None and "no noise" in long["no_test"]
+    code, out, _ = ask(capsys, *arguments)
+    assert "both: 100.0% of 10 triples are cyclic; a ranking with the noise of these scores (a standard" in out
+    assert "long: Whether the cycles are more than noise was not tested. Both orders of a pair say the same" in out
+
+
 def test_one_scorer_has_no_disagreements_and_pairs_alone_no_cycles(capsys, use, bench):
     use(by_length())
     code, out, _ = ask(capsys, "eval", "pairs", "long", "--dataset", bench)

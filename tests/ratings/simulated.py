@@ -58,3 +58,18 @@ def planted_votes(rng, items, repeats, strength, groups=1):
     """Ratings and one rotating block; also the share of triples that are truly cyclic."""
     truth = additive(rng, groups, items) + strength * rotated(rng, groups, items)
     return round_robin(rng, truth, repeats), true_share(truth)
+
+
+def read_twice(rng, log_odds, noise, first=0.0):
+    """Averages and disagreements of both orders of each of a stack of matrices, each order read with its own noise."""
+    scores, disagreements = [], []
+    for matrix in log_odds:
+        size = len(matrix)
+        average, apart = np.zeros((size, size)), np.zeros((size, size))
+        for i, j in combinations(range(size), 2):
+            forth, back = matrix[i, j] + first + noise * rng.normal(), matrix[j, i] + first + noise * rng.normal()
+            average[i, j], average[j, i] = (forth - back) / 2, (back - forth) / 2
+            apart[i, j] = apart[j, i] = (forth + back) / 2
+        scores.append(average)
+        disagreements.append(apart)
+    return scores, disagreements

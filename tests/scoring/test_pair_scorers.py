@@ -81,7 +81,23 @@ def judge(model, ids_of, answers=("A", "B"), tokenizer=None):
     return one_pair
 
 
+def assert_disagreement_by_hand(scorer, one_pair):
+    """Half the sum of both orders, whether they are averaged or not."""
+    for prompt, texts, found in zip(SHOWN, TEXTS, scorer.score(PROMPTS, GROUPS)):
+        for i, first in enumerate(texts):
+            for j, second in enumerate(texts):
+                expected = (one_pair(prompt, first, second) + one_pair(prompt, second, first)) / 2 if i != j else 0.0
+                assert float(found.disagreement[i, j]) == pytest.approx(expected, abs=3e-5)
+
+
 class TestPairClassifier:
+    @pytest.mark.parametrize("average", [True, False])
+    def test_disagreement(self, tokenizer, average):
+        model = build_deberta_classifier()
+        assert_disagreement_by_hand(
+            PairClassifierScorer(model, tokenizer, average=average), classify(model, tokenizer)
+        )
+
     @pytest.mark.parametrize(("labels", "a_label"), [(1, 0), (2, 0), (2, 1)])
     def test_by_hand(self, tokenizer, labels, a_label):
         model = build_deberta_classifier(labels)
@@ -97,6 +113,7 @@ class TestPairClassifier:
         assert_by_hand(scorer, classify(model, tokenizer))
         assert scorer.forward_passes == 3 + 1 + 6
         assert scorer.asymmetry is None
+        assert [found.disagreement for found in scorer.score(PROMPTS, GROUPS)] == [None] * 3
 
     def test_without_average(self, tokenizer):
         model = build_deberta_classifier()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpm_hf.evaluation.reports.cycle_or_noise import CycleOrNoise, scorer_cycles
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
 from gpm_hf.preference import decompose, find_cycles
 from gpm_hf.scoring.scorer import Scorer
@@ -42,12 +43,14 @@ class Intransitivity:
         scorer: its name.
         prompts: one by one.
         asymmetry, forward_passes: see [`gpm_hf.evaluation.reports.scored_groups.ScoredGroups`].
+        noise: whether the cycles are more than what its two orders of presentation disagree by.
     """
 
     scorer: str
     prompts: list[PromptIntransitivity]
     asymmetry: float | None
     forward_passes: int
+    noise: CycleOrNoise
 
     @property
     def cyclic_triples(self) -> float:
@@ -77,7 +80,8 @@ class Intransitivity:
             "triples": sum(one.triples for one in self.prompts),
             "cycles": sum(one.cycles for one in self.prompts),
         }
-        return {"scorer": self.scorer, **counts, **{name: getattr(self, name) for name in names}}
+        numbers = {name: getattr(self, name) for name in names}
+        return {"scorer": self.scorer, **counts, **numbers, "cycle_or_noise": self.noise.to_dict()}
 
 
 def intransitivity_report(
@@ -110,7 +114,7 @@ def intransitivity_report(
             raise ValueError(f"{group.name} has {len(group.responses)} responses; a cycle has at least three.")
     scored = score_groups(groups, scorer, chunk_size, store, progress)
     prompts = [_measure(group.prompt, scores) for group, scores in zip(groups, scored.scores)]
-    return Intransitivity(scorer.name, prompts, scored.asymmetry, scored.forward_passes)
+    return Intransitivity(scorer.name, prompts, scored.asymmetry, scored.forward_passes, scorer_cycles(scored))
 
 
 def _measure(prompt: Any, scores: np.ndarray) -> PromptIntransitivity:
@@ -131,7 +135,7 @@ def _size(matrix: np.ndarray) -> float:
 
 
 def intransitivity_table(results: Sequence[Intransitivity]) -> str:
-    """A Markdown table with a row per scorer."""
+    """A Markdown table with a row per scorer, and whether the cycles of each are more than noise."""
     rows = [
         [
             one.scorer,
@@ -144,4 +148,5 @@ def intransitivity_table(results: Sequence[Intransitivity]) -> str:
         for one in results
     ]
     columns = ["prompts", "triples in a cycle", "prompts with one", "cyclic share of S", "cyclic part (log-odds)"]
-    return markdown_table(["scorer", *columns], rows)
+    sentences = [f"{one.scorer}: {one.noise.sentence()}" for one in results]
+    return "\n\n".join([markdown_table(["scorer", *columns], rows), *sentences])

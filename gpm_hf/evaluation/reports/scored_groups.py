@@ -41,12 +41,15 @@ class ScoredGroups:
         asymmetry: the largest |P(i > j) + P(j > i) - 1| of these matrices, before any averaging; 0 for a general
             preference model, `None` where one order only was read. Of a scorer that is no
             [`~gpm_hf.scoring.ScorerBase`] it is what it states of itself.
+        disagreements: per group, half the sum of both orders, log-odds of shape (K, K), symmetric, see
+            [`gpm_hf.scoring.ScoredMatrix`]; `None` where it is not known of every group.
         forward_passes: that all these scores took, in this run and in those it resumed.
         reused: groups whose scores were stored already.
     """
 
     scores: list[np.ndarray]
     asymmetry: float | None
+    disagreements: list[np.ndarray] | None
     forward_passes: int
     reused: int
 
@@ -108,14 +111,22 @@ def score_groups(
             found |= {record["key"]: record for record in records}
             bar.update(len(chunk))
 
-    scores = []
+    scores, disagreements = [], []
     for one in keyed:
-        matrix = np.array(found[one.key]["scores"], dtype=float)
-        back = np.argsort(one.order)
-        scores.append(((matrix - matrix.T) / 2)[np.ix_(back, back)])
+        record, back = found[one.key], np.ix_(*[np.argsort(one.order)] * 2)
+        matrix = np.array(record["scores"], dtype=float)
+        scores.append(((matrix - matrix.T) / 2)[back])
+        if record["disagreement"] is not None:
+            disagreements.append(np.broadcast_to(np.array(record["disagreement"], dtype=float), matrix.shape)[back])
     passes = sum(record["forward_passes"] for record in found.values())
     measured = [record["asymmetry"] for record in found.values()]
-    return ScoredGroups(scores, None if None in measured else max(measured), passes, reused)
+    return ScoredGroups(
+        scores=scores,
+        asymmetry=None if None in measured else max(measured),
+        disagreements=disagreements if len(disagreements) == len(scores) else None,
+        forward_passes=passes,
+        reused=reused,
+    )
 
 
 class _Keyed(NamedTuple):
@@ -150,12 +161,15 @@ def _record(name: str, scorer: Scorer, found: ScoredMatrix, size: int, date: str
             f"{name}: {scorer.name} returned a matrix of shape {tuple(scores.shape)} for {size} responses, or numbers "
             "that are not finite. A scorer returns (K, K) finite log-odds."
         )
+    apart = found.disagreement
     return {
         "scorer": scorer.name,
         "template_date": date,
         "scores": scores.tolist(),
         "forward_passes": found.forward_passes,
         "asymmetry": found.asymmetry,
+        # One 0 for the many models whose orders cannot disagree.
+        "disagreement": None if apart is None else apart.tolist() if apart.any() else 0.0,
     }
 
 

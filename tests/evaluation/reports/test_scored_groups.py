@@ -101,6 +101,25 @@ def test_two_orders_are_averaged():
     assert score_groups([ResponseGroup("r", "p", ["a", "b"])], scorer).asymmetry is None
 
 
+def test_what_two_orders_disagree_by(tmp_path):
+    orders = {"ab": 3.0, "ba": -1.0, "ac": 2.0, "ca": -2.0, "bc": 0.5, "cb": 1.5}
+    groups = [ResponseGroup("r", "p", ["a", "b", "c"]), ResponseGroup("s", "p", ["c", "a", "b"])]
+    scorer, store = FunctionScorer(lambda prompt, a, b: orders[a + b]), tmp_path / "scores.jsonl"
+    for reused in (0, 2):
+        found = score_groups(groups, scorer, store=store)
+        assert found.reused == reused
+        assert found.disagreements[0].tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+        assert found.disagreements[1].tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    # One that averages itself and states an asymmetry does not say where; one that reads one order does not know.
+    for asymmetry in (0.3, None):
+        averaged = by_reward(ord, name=f"states {asymmetry}")
+        averaged.asymmetry = asymmetry
+        assert score_groups(groups, averaged, store=store).disagreements is None
+    rewarded = score_groups(groups, by_reward(ord, name="reward"), store=store)
+    assert not any(matrix.any() for matrix in rewarded.disagreements)
+    assert [json.loads(line)["disagreement"] for line in store.read_text().splitlines()][1:] == [None, None, 0.0]
+
+
 def test_a_refused_row_is_named_and_the_rest_is_stored(tmp_path):
     def refuse(prompt, a, b):
         if prompt == "too long":
