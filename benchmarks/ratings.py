@@ -7,8 +7,7 @@ Ratings and the test of cycles on votes of known truth, and side by side with ev
 
 `alarms`: how often votes of rankings are called cyclic. `orders`: the same of scores that were read in both orders.
 `power`: how often votes with planted cycles are. `recovery`: which model held-out pairs speak for. `speed`: 1,000
-items and 1,000,000 votes. `judges`: each judge's cycles against a ranking with its noise. `calibration`: judges' votes
-as scores of what people said, ties included.
+items and 1,000,000 votes. `judges`: each judge's cycles against a ranking with its noise.
 """
 
 import argparse
@@ -19,7 +18,6 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import binomtest
 
-from gpm_hf.evaluation.statistics.tie_calibration import calibrate_ties, tie_calibration_table
 from gpm_hf.ratings import count_votes, cycle_power, cycle_test, fit_blocks, fit_bradley_terry
 from gpm_hf.ratings.held_out import compare_models
 from gpm_hf.ratings.order_noise import score_cycle_test
@@ -248,31 +246,6 @@ def single_order_cycles(path, judge):
     return counts
 
 
-def calibration(options):
-    """Temperature and tie width of judges' votes as scores, on what each person said of the same pairs."""
-    if not options.judgments:
-        raise SystemExit("calibration: give --judgments FILE.")
-    rows = [row for _, row in vote_rows(options.judgments)]
-    names = sorted({judge for row in rows for judge in row["judgments"]} - {options.people})
-    found = {}
-    for judge in names:
-        scores, targets, prompts = [], [], []
-        for row in rows:
-            people = {(one["a"], one["b"]): one["ab"] + one["ba"] for one in row["judgments"][options.people]}
-            people |= {(b, a): [1 - value for value in values] for (a, b), values in people.items()}
-            for one in row["judgments"].get(judge, []):
-                votes = one["ab"] + one["ba"]
-                # Half a vote for both keeps log-odds finite.
-                score = np.log((sum(votes) + 0.5) / (len(votes) - sum(votes) + 0.5))
-                for value in people.get((one["a"], one["b"]), []):
-                    scores.append(score)
-                    targets.append(value)
-                    prompts.append(row["prompt"])
-        found[judge] = calibrate_ties(scores, targets, prompts)
-    print(tie_calibration_table(found))
-    return {name: one.to_dict() for name, one in found.items()}
-
-
 PARTS = {
     "alarms": alarms,
     "orders": orders,
@@ -280,7 +253,6 @@ PARTS = {
     "recovery": recovery,
     "speed": speed,
     "judges": judges,
-    "calibration": calibration,
 }
 
 
@@ -294,8 +266,7 @@ def main():
     )
     parser.add_argument("--stated", type=int, default=5, help="runs of each case of `power` that state it")
     parser.add_argument("--seeds", type=int, default=20, help="of `recovery`")
-    parser.add_argument("--judgments", help="the file of `judges` and `calibration`")
-    parser.add_argument("--people", default="human (PRD)", help="whom `calibration` takes for the truth")
+    parser.add_argument("--judgments", help="the file of `judges`")
     parser.add_argument("--output", help="a JSON file for the numbers")
     options = parser.parse_args()
     numbers = {name: PARTS[name](options) for name in options.parts}
