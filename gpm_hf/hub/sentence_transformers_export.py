@@ -21,6 +21,7 @@ from gpm_hf.files import folder_written_whole
 from gpm_hf.hub.escaping import plain
 from gpm_hf.identity import model_identity
 from gpm_hf.modeling import GPMConfig, GPMForPreference, fixed_templates
+from gpm_hf.modeling.configuration_gpm import MODEL_OPTIONS
 from gpm_hf.modeling.remote_backbone_gpm import is_remote
 from gpm_hf.scoring import (
     SETTINGS_FILE,
@@ -105,17 +106,7 @@ def load_export(folder: str | Path) -> tuple[GPMForPreference, ServedHeads]:
     """
     settings = ServedHeads.from_folder(folder)
     backbone = AutoModel.from_pretrained(folder, dtype=settings.dtype)
-    config = GPMConfig(
-        text_config=backbone.config,
-        embedding_dim=settings.embedding_dim,
-        scale_gate=settings.scale_gate,
-        normalize_embeddings=settings.normalize_embeddings,
-        tau=settings.tau,
-        gate_activation=settings.gate_activation,
-        prompt_format=settings.prompt_format,
-        reward_head=settings.reward_head,
-        template_date=settings.template_date,
-    )
+    config = GPMConfig(text_config=backbone.config, **{option: getattr(settings, option) for option in MODEL_OPTIONS})
     model = GPMForPreference(config, backbone).eval()
     with safe_open(Path(folder) / DENSE_FOLDER / "model.safetensors", framework="pt") as opened:
         stacked = opened.get_tensor(_HEADS)

@@ -17,6 +17,26 @@ if tuple(int(number) for number in __version__.split(".")[:2]) < MINIMUM_TRANSFO
 
 GATE_ACTIVATIONS = ("softmax", "softplus")
 PROMPT_FORMATS = ("clean", "reference")
+# What describes a model, beside its backbone: arguments of the configuration, and its attributes.
+MODEL_OPTIONS = (
+    "embedding_dim",
+    "scale_gate",
+    "normalize_embeddings",
+    "tau",
+    "gate_activation",
+    "reward_head",
+    "prompt_format",
+    "template_date",
+)
+
+
+def _of_backbone(name):
+    """A property that reads and writes the backbone's configuration."""
+
+    def write(self, value):
+        setattr(self.text_config, name, value)
+
+    return property(lambda self: getattr(self.text_config, name), write)
 
 
 class GPMConfig(PretrainedConfig):
@@ -173,26 +193,6 @@ class GPMConfig(PretrainedConfig):
         """Length of the embeddings that the model returns: `embedding_dim`, and 2 more with a reward head."""
         return self.embedding_dim + 2 * self.reward_head
 
-    @property
-    def pad_token_id(self):
-        return self.text_config.pad_token_id
-
-    @pad_token_id.setter
-    def pad_token_id(self, value):
-        self.text_config.pad_token_id = value
-
-    @property
-    def bos_token_id(self):
-        return self.text_config.bos_token_id
-
-    @bos_token_id.setter
-    def bos_token_id(self, value):
-        self.text_config.bos_token_id = value
-
-    @property
-    def eos_token_id(self):
-        return self.text_config.eos_token_id
-
-    @eos_token_id.setter
-    def eos_token_id(self, value):
-        self.text_config.eos_token_id = value
+    pad_token_id = _of_backbone("pad_token_id")
+    bos_token_id = _of_backbone("bos_token_id")
+    eos_token_id = _of_backbone("eos_token_id")

@@ -135,11 +135,8 @@ def pool_shared(model, groups, batch_size):
             outputs, prompt_states = _run_suffixes(model, prompts, owners, suffixes, parts)
             states = torch.cat([output.response_states for output in outputs])
             states = states[_inverse_order(parts, states.device)]
-            first = 0
-            for place, index in enumerate(numbers):
-                last = first + len(groups[index].sequences)
-                results[index] = (states[first:last], prompt_states[place])
-                first = last
+            each = states.split([len(groups[index].sequences) for index in numbers])
+            results.update(zip(numbers, zip(each, prompt_states)))
     return [results[index] for index in range(len(groups))]
 
 
@@ -160,11 +157,9 @@ def _embed_shared(model, groups, batch_size, max_batch_tokens):
         for numbers, prompts, owners, suffixes, parts in _shared_batches(groups, batch_size, max_batch_tokens):
             outputs, _ = _run_suffixes(model, prompts, owners, suffixes, parts)
             embeddings, scales = _in_order(model, parts, outputs)
-            first = 0
-            for index in numbers:
-                last = first + len(groups[index].sequences)
-                results[index] = (embeddings[first:last], None if scales is None else scales[first])
-                first = last
+            sizes = [len(groups[index].sequences) for index in numbers]
+            gates = [None] * len(sizes) if scales is None else [rows[0] for rows in scales.split(sizes)]
+            results.update(zip(numbers, zip(embeddings.split(sizes), gates)))
     return [results[index] for index in range(len(groups))]
 
 

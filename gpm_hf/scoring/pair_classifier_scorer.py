@@ -5,12 +5,10 @@ from typing import Any
 
 import torch
 
-from gpm_hf.modeling import GPMConfig
-
 from .batches import longest_sequence
 from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
-from .scorer_models import load_classifier, resolve_model
+from .scorer_models import load_classifier, refuse_preference_model, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
 PAIRRM_TEMPLATE = "<|source|>{prompt}<|candidate1|>{a}<|candidate2|>{b}"
@@ -85,10 +83,6 @@ def _load(name: str, **options: Any) -> Any:
 
 
 def _check_config(name: str, config: Any) -> None:
-    if config.model_type == GPMConfig.model_type:
-        raise ValueError(
-            f"{name} is a general preference model, which reads one response at a time: use GPMScorer, or "
-            f"gpm:{name} on a command line."
-        )
+    refuse_preference_model(name, config, "which reads one response at a time")
     if config.num_labels not in (1, 2):
         raise ValueError(f"{name} has num_labels={config.num_labels}; a classifier of pairs has one label or two.")

@@ -11,7 +11,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gpm_hf.modeling import GPMConfig, check_one_model, checked_date, evaluation_mode, fixed_templates, input_device
+from gpm_hf.modeling import check_one_model, checked_date, evaluation_mode, fixed_templates, input_device
 
 from .adapters import is_adapter, load_language_adapter
 from .batches import attention_mask, batches_by_length, longest_sequence, pad_right
@@ -19,7 +19,7 @@ from .pair_scorer import PairScorer
 from .pair_text import check_template, fill_template
 from .preference_model import load_gguf_language_model
 from .repositories import hub_options_of, with_gguf_file
-from .scorer_models import check_complete, resolve_model
+from .scorer_models import check_complete, refuse_preference_model, resolve_model
 from .whole_models import loaded_whole
 
 RLHFLOW_TEMPLATE = "[CONTEXT] {prompt} [RESPONSE A] {a} [RESPONSE B] {b} \n"
@@ -75,11 +75,7 @@ class PairCompletionScorer(PairScorer):
             template, context_template = RLHFLOW_TEMPLATE, context_template or RLHFLOW_CONTEXT
         check_template(template)
         self.model, self.tokenizer, name = resolve_model(model, tokenizer, device, options, _load, name)
-        if self.model.config.model_type == GPMConfig.model_type:
-            raise ValueError(
-                f"{name} is a general preference model, which answers nothing: use GPMScorer, or "
-                f"gpm:{name} on a command line."
-            )
+        refuse_preference_model(name, self.model.config, "which answers nothing")
         if not isinstance(template, str) and self.tokenizer.chat_template is None:
             raise ValueError(f"The template is chat messages, and the tokenizer of {name} has no chat template.")
         limit = longest_sequence(self.model.config, self.tokenizer) if max_length is None else max_length
@@ -168,11 +164,7 @@ def _load(name: str, **options: Any) -> Any:
     if is_adapter(name, options):
         return load_language_adapter(name, **options)
     config = AutoConfig.from_pretrained(name, **hub_options_of(options))
-    if config.model_type == GPMConfig.model_type:
-        raise ValueError(
-            f"{name} is a general preference model, which answers nothing: use GPMScorer, or "
-            f"gpm:{name} on a command line."
-        )
+    refuse_preference_model(name, config, "which answers nothing")
     model, info = loaded_whole(
         name, lambda: AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
     )

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpm_hf.modeling import GPMConfig, checked_date, encode_group
+from gpm_hf.modeling import checked_date, encode_group
 
 from .batches import check_length, longest_sequence
 from .response_scorer import ResponseScorer
 from .scorer import reward_differences
-from .scorer_models import load_classifier, resolve_model
+from .scorer_models import load_classifier, refuse_preference_model, resolve_model
 from .sequence_classifier import Row, SequenceClassifier
 
 
@@ -148,11 +148,7 @@ def load_reward_model(name: str, **options: Any) -> Any:
 
 
 def _check_config(name: str, config: Any) -> None:
-    if config.model_type == GPMConfig.model_type:
-        raise ValueError(
-            f"{name} is a general preference model, whose embeddings are no rewards: use GPMScorer, or "
-            f"gpm:{name} on a command line."
-        )
+    refuse_preference_model(name, config, "whose embeddings are no rewards")
     if config.num_labels != 1:
         raise ValueError(
             f"{name} has num_labels={config.num_labels}, and a reward model has one label. For a classifier that "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from gpm_hf.modeling import check_one_model
+from gpm_hf.modeling import GPMConfig, check_one_model
 
 from .adapters import is_adapter, is_classifier_adapter, load_classifier_adapter
 from .preference_model import load_tokenizer
@@ -52,6 +52,14 @@ def resolve_model(
         tokenizer = load_tokenizer(model.config.name_or_path)
     name = name or model.config.name_or_path or type(model).__name__
     return (model if device is None else model.to(device)), tokenizer, name
+
+
+def refuse_preference_model(name: str, config: Any, what: str) -> None:
+    """Raises `ValueError` where a model of another kind is needed; `what` says what a preference model does not do."""
+    if config.model_type == GPMConfig.model_type:
+        raise ValueError(
+            f"{name} is a general preference model, {what}: use GPMScorer, or gpm:{name} on a command line."
+        )
 
 
 def check_complete(name: str, info: dict, kind: str) -> None:

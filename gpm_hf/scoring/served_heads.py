@@ -25,6 +25,7 @@ from gpm_hf.modeling import (
     raw_moves,
     scales_of_gate,
 )
+from gpm_hf.modeling.configuration_gpm import MODEL_OPTIONS
 
 SETTINGS_FILE = "gpm_serving.json"
 _PROMPT = "How do I keep basil alive on a windowsill, and what does it need in winter?"
@@ -239,19 +240,7 @@ def served_heads(model: GPMForPreference, tokenizer: Any, name: str, identity: s
         dtype=dtype,
         hidden_size=config.text_config.hidden_size,
         max_length=model.context_length,
-        **{
-            option: vars(config)[option]
-            for option in (
-                "embedding_dim",
-                "scale_gate",
-                "normalize_embeddings",
-                "tau",
-                "gate_activation",
-                "reward_head",
-                "prompt_format",
-                "template_date",
-            )
-        },
+        **{option: vars(config)[option] for option in MODEL_OPTIONS},
         chat_template_sha256=chat_template_digest(tokenizer),
         reference_prompt=_PROMPT,
         reference_responses=list(_RESPONSES),

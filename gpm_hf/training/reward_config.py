@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from trl import RewardConfig
 from typing_extensions import override
 
+from gpm_hf.modeling.configuration_gpm import MODEL_OPTIONS
 from gpm_hf.options import check_choices, choice, described
 from gpm_hf.training.masked_options import MaskedOptionsMixin
 
@@ -125,14 +126,4 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
     @property
     def gpm_options(self) -> dict:
         """The options that describe a model, as [`GPMConfig`] names them; `None` where nothing was asked for."""
-        names = (
-            "embedding_dim",
-            "scale_gate",
-            "normalize_embeddings",
-            "tau",
-            "gate_activation",
-            "prompt_format",
-            "reward_head",
-            "template_date",
-        )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in MODEL_OPTIONS}

@@ -14,8 +14,7 @@ from gpm_hf.data.preference_rows import IDENTICAL, LEGACY_COLUMNS, preparation_v
 from gpm_hf.modeling import GPMConfig
 from gpm_hf.news import get_logger
 from gpm_hf.training.reward_config import GPMRewardConfig
-from gpm_hf.training.reward_groups import prepare_groups
-from gpm_hf.training.row_means import BY_LENGTH
+from gpm_hf.training.reward_groups import map_rows, prepare_groups
 
 logger = get_logger(__name__)
 
@@ -80,24 +79,8 @@ def prepare_preferences(
     if unused & set(columns):
         logger.warning(f"loss_type={args.loss_type!r} does not use the column {unused} of the {name} data.")
     check_text_columns(dataset, f"The {name} data set")
-    options: dict[str, Any] = {} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Preparing {name}"}
     with global_then_local_main_first():
-        dataset = dataset.map(
-            prepare_row,
-            with_indices=True,
-            fn_kwargs={
-                "encoding": {
-                    "tokenizer": tokenizer,
-                    **config.encoding_options,
-                    "needs_prompt": config.scale_gate,
-                },
-                "vocabulary_size": config.text_config.vocab_size,
-                "version": preparation_version(),
-                "length_column": args.length_column_name if args.train_sampling_strategy in BY_LENGTH else None,
-            },
-            remove_columns=columns,
-            **options,
-        )
+        dataset = map_rows(prepare_row, dataset, tokenizer, config, args, name, columns, version=preparation_version())
     return PreparedData(dataset, False, 0)
 
 

@@ -1,7 +1,7 @@
 """Groups as [`GPMRewardTrainer`] trains on them: made of groups of responses, or of pairs that share a prompt."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,26 +49,15 @@ def prepare_groups(
         The groups, and how many pairs were over `max_length` (0 for a stream, where nobody counts them).
     """
     streaming = isinstance(dataset, IterableDataset)
-    encoding = {"tokenizer": tokenizer, **config.encoding_options, "needs_prompt": config.scale_gate}
-    options: dict[str, Any] = {} if streaming else {"num_proc": args.dataset_num_proc}
+    rules = {
+        "is_regression": args.loss_type == "regression",
+        "rating_margin": args.rating_margin,
+        "max_length": args.max_length,
+        "version": group_preparation_version(),
+    }
     with global_then_local_main_first():
-        prepared = dataset.map(
-            prepare_group,
-            with_indices=True,
-            fn_kwargs={
-                "encoding": encoding,
-                "vocabulary_size": config.text_config.vocab_size,
-                "is_regression": args.loss_type == "regression",
-                "rating_margin": args.rating_margin,
-                "max_length": args.max_length,
-                "length_column": _length_column(args),
-                "version": group_preparation_version(),
-            },
-            remove_columns=columns,
-            **options,
-            **({} if streaming else {"desc": f"Preparing {name}"}),
-        )
-        kept = prepared.filter(_has_pairs, **options)
+        prepared = map_rows(prepare_group, dataset, tokenizer, config, args, name, columns, **rules)
+        kept = prepared.filter(_has_pairs, **({} if streaming else {"num_proc": args.dataset_num_proc}))
     if streaming:
         return kept.remove_columns([PAIRS_LEFT_OUT]), 0
     dropped = sum(prepared[PAIRS_LEFT_OUT])
@@ -85,6 +74,32 @@ def prepare_groups(
     if len(kept) < len(prepared):
         logger.warning(f"{len(prepared) - len(kept)} of {len(prepared)} {name} groups have no pair and are left out.")
     return kept.remove_columns([PAIRS_LEFT_OUT]), dropped
+
+
+def map_rows(
+    prepare: Callable[..., dict[str, Any]],
+    dataset: Dataset | IterableDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    config: GPMConfig,
+    args: GPMRewardConfig,
+    name: str,
+    columns: list[str],
+    **rules: Any,
+) -> Dataset | IterableDataset:
+    """What `prepare` makes of each row, given its number, how the model reads texts, and the `rules`."""
+    streaming = isinstance(dataset, IterableDataset)
+    return dataset.map(
+        prepare,
+        with_indices=True,
+        fn_kwargs={
+            "encoding": {"tokenizer": tokenizer, **config.encoding_options, "needs_prompt": config.scale_gate},
+            "vocabulary_size": config.text_config.vocab_size,
+            "length_column": _length_column(args),
+            **rules,
+        },
+        remove_columns=columns,
+        **({} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Preparing {name}"}),
+    )
 
 
 def _has_pairs(row: dict[str, Any]) -> bool:
