@@ -36,14 +36,10 @@ def quiet_libraries() -> None:
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     # It sets its level when it is imported, which is later.
-    logging.getLogger("DeepSpeed").addFilter(_is_error)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     warnings.showwarning = _show_warning
-
-
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -264,10 +264,6 @@ def _read_alpaca(row: Mapping[str, Any], number: int, options: FormOptions) -> d
     return _judged(prompt, text_field(row, "output_1"), text_field(row, "output_2"), outcome, options)
 
 
-def _read_authors(row: Mapping[str, Any], number: int, options: FormOptions) -> dict[str, Any]:
-    return _certain(_prompt(row), text_field(row, "chosen"), text_field(row, "reject"))
-
-
 def _read_scored_pair(row: Mapping[str, Any], number: int, options: FormOptions) -> dict[str, Any]:
     prompt, chosen, rejected = _pair_texts(row)
     scores = [_number(row, f"score_{side}") for side in _SIDES]
@@ -384,7 +380,7 @@ FORMS = (
         "chosen-reject",
         "`instruction`, `chosen`, `reject` (the authors' own)",
         lambda columns, first: {"chosen", "reject"} <= set(columns) and bool(set(_PROMPTS) & set(columns)),
-        _read_authors,
+        lambda row, number, options: _certain(_prompt(row), text_field(row, "chosen"), text_field(row, "reject")),
     ),
     Form(
         "pairs",

@@ -27,7 +27,8 @@ def text_problem(value: Any) -> str:
     for item in [value] if isinstance(value, Mapping) else value:
         if isinstance(item, Mapping):
             content = item.get("content")
-            texts = [part.get("text") if isinstance(part, Mapping) else part for part in _parts(content)]
+            parts = content if isinstance(content, (list, tuple)) else [content]
+            texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
             for text in texts:
                 if text is not None and not isinstance(text, str):
                     return f"has a message whose content is {_described(text)}, where text belongs"
@@ -47,10 +48,6 @@ def _is_whole(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _parts(content: Any) -> list:
-    return list(content) if isinstance(content, (list, tuple)) else [content]
 
 
 def _described(value: Any) -> str:

@@ -72,7 +72,7 @@ def write_card(
         model_name=name,
         eval_results=_model_index(results),
     )
-    is_bradley_terry = config.get("embedding_dim") == 1
+    metrics = {name: "not finite" if value is None else f"{value:.4g}" for name, value in record.metrics.items()}
     card = ModelCard.from_template(
         data,
         template_path=card_template(_TEMPLATES[record.kind]),
@@ -87,7 +87,7 @@ def write_card(
         transformers=".".join(map(str, MINIMUM_TRANSFORMERS)),
         base_is_preference_model=bool(adapter) and record.settings.get("adapter of") == "a preference model",
         is_adapter=bool(adapter),
-        is_bradley_terry=is_bradley_terry,
+        is_bradley_terry=config.get("embedding_dim") == 1,
         embedding_dim=config.get("embedding_dim"),
         prompt_format=config.get("prompt_format"),
         prompt_format_code=code(config.get("prompt_format", "")),
@@ -100,9 +100,7 @@ def write_card(
             for one in record.datasets
         ],
         hyperparameters=_table("hyper-parameter", record.hyperparameters),
-        metrics=_table("metric", {name: _number(value) for name, value in record.metrics.items()})
-        if record.metrics
-        else "",
+        metrics=_table("metric", metrics) if metrics else "",
         results=_result_tables(results),
         plots=_shown(folder, record.plots),
         result_plots=_shown(folder, _pictures_of(results)),
@@ -144,10 +142,6 @@ def _pictures_of(results: list[dict[str, Any]]) -> dict[str, str]:
 def _shown(folder: Path, plots: dict[str, str]) -> list[tuple[str, str]]:
     """Address and caption of each picture that is there, for the template."""
     return [(address(file), with_code(caption)) for file, caption in plots.items() if (folder / file).is_file()]
-
-
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _table(header: str, rows: dict[str, Any]) -> str:

@@ -59,12 +59,12 @@ def read_scores(scores) -> np.ndarray:
         raise ValueError(f"A preference matrix holds real log-odds; got {given.dtype}.")
     matrix = given.astype(np.float64)
     if not np.isfinite(matrix).all():
-        place = _first(~np.isfinite(matrix))
+        place = tuple(np.argwhere(~np.isfinite(matrix))[0].tolist())
         raise ValueError(f"The preference matrix has the non-finite entry {matrix[place]} at {place}.")
     half = matrix / 2  # halved first: the difference of two huge entries stays finite
     violation = np.abs(half + half.swapaxes(-1, -2)) * 2
     largest = np.abs(matrix).max((-1, -2), keepdims=True)
-    if (violation > _tolerance(scores) * largest).any():
+    if (violation > max(RELATIVE_TOLERANCE, UNITS_IN_LAST_PLACE * _unit(scores)) * largest).any():
         place = tuple(map(int, np.unravel_index(violation.argmax(), violation.shape)))
         mirror = (*place[:-2], place[-1], place[-2])
         raise ValueError(
@@ -110,11 +110,3 @@ def _unit(values) -> float:
         return torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
     dtype = np.asarray(values).dtype
     return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
-
-
-def _tolerance(scores) -> float:
-    return max(RELATIVE_TOLERANCE, UNITS_IN_LAST_PLACE * _unit(scores))
-
-
-def _first(mask: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(axis[0]) for axis in np.nonzero(mask))

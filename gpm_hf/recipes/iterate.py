@@ -101,7 +101,8 @@ def _prompts(config: IterateConfig, training: OfflineGPOConfig, output: Path) ->
     state = PartialState()
     if state.is_main_process and not path.exists():
         prompts = read_prompts(config.prompts, config.prompts_split)
-        tokenizer = load_tokenizer(config.policy, **_hub_options(training))
+        revision = {name: value for name, value in model_options(training, 1).items() if name == "revision"}
+        tokenizer = load_tokenizer(config.policy, **revision)
         lengths = check_prompts(tokenizer, prompts, config.prompts)
         if config.max_prompt_length is not None:
             kept = [one for one, length in zip(prompts, lengths) if length <= config.max_prompt_length]
@@ -232,7 +233,3 @@ def model_options(training: OfflineGPOConfig, iteration: int) -> dict[str, Any]:
     if iteration > 1:
         options.pop("revision", None)
     return options
-
-
-def _hub_options(training: OfflineGPOConfig) -> dict[str, Any]:
-    return {name: value for name, value in model_options(training, 1).items() if name == "revision"}

@@ -1,6 +1,7 @@
 """Classifiers that read two responses at once (PairRM, Jiang et al. 2023, https://arxiv.org/abs/2306.02561)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ class PairClassifierScorer(PairScorer):
         **options: Any,
     ):
         check_template(template)
-        self.model, self.tokenizer, name = resolve_model(model, tokenizer, device, options, _load, name)
+        load = partial(load_classifier, check_config=_check_config, kind="pair classifier")
+        self.model, self.tokenizer, name = resolve_model(model, tokenizer, device, options, load, name)
         _check_config(name, self.model.config)
         labels = self.model.config.num_labels
         if not 0 <= a_label < labels:
@@ -76,10 +78,6 @@ class PairClassifierScorer(PairScorer):
                 yield numbers, logits[:, 0]
             else:
                 yield numbers, logits[:, self.a_label] - logits[:, 1 - self.a_label]
-
-
-def _load(name: str, **options: Any) -> Any:
-    return load_classifier(name, _check_config, "pair classifier", **options)
 
 
 def _check_config(name: str, config: Any) -> None:
