@@ -26,6 +26,7 @@ from gpm_hf.data.rated_groups import is_rated, rated_group
 from gpm_hf.data.transcripts import is_transcript, part, read_prompt_turns, read_transcript
 from gpm_hf.errors import UsageError
 from gpm_hf.modeling import is_empty, read_group
+from gpm_hf.modeling.messages_gpm import MessageGroup
 
 _STRONGEST = 3
 _PROMPTS = ("prompt", "instruction", "question", "query")
@@ -265,28 +266,30 @@ def _read_alpaca(row: Mapping[str, Any], number: int, options: FormOptions) -> d
 
 
 def _read_scored_pair(row: Mapping[str, Any], number: int, options: FormOptions) -> dict[str, Any]:
-    prompt, chosen, rejected = _pair_texts(row)
+    group = pair_group(row)
     scores = [_number(row, f"score_{side}") for side in _SIDES]
     if scores[0] < scores[1]:
         raise MalformedRow("the rejected response has the higher score")
-    return _judged(prompt, chosen, rejected, 0.5 if scores[0] == scores[1] else 1.0, options)
+    outcome = 0.5 if scores[0] == scores[1] else 1.0
+    return _judged(group.prompt, group.responses[0], group.responses[1], outcome, options)
 
 
 _SIDES = ("chosen", "rejected")
 
 
-def _pair_texts(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def pair_group(row: Mapping[str, Any]) -> MessageGroup:
+    """What a row's `prompt`, `chosen` and `rejected` hold; raises [`MalformedRow`] where that is no pair."""
     sides = [text_field(row, side) for side in _SIDES]
     prompt = None if row.get("prompt") is None else text_field(row, "prompt")
     try:
-        group = read_group(prompt, sides)
+        return read_group(prompt, sides)
     except ValueError as error:
         raise MalformedRow(str(error).rstrip(".")) from error
-    return group.prompt, *group.responses
 
 
 def _read_pair(row: Mapping[str, Any], number: int, options: FormOptions) -> dict[str, Any]:
-    pair = _certain(*_pair_texts(row))
+    group = pair_group(row)
+    pair = _certain(group.prompt, *group.responses)
     try:
         labels = {name: read_label(row[name], name) for name in LABEL_COLUMNS if row.get(name) is not None}
     except ValueError as error:

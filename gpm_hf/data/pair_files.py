@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpm_hf.data.fields import is_text_list, text_field, text_list_field
-from gpm_hf.data.forms import FORMS, FormOptions
+from gpm_hf.data.forms import FORMS, FormOptions, pair_group
 from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_kept
-from gpm_hf.modeling import encode_group, read_group
+from gpm_hf.modeling import encode_group
 
 # RM-Bench writes each answer in three styles: concise, detailed plain text, detailed with Markdown.
 _STYLES = 3
@@ -110,12 +110,7 @@ def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any
             row = {**row, **form.read(row, 0, FormOptions())}
             if "responses" in row:
                 raise MalformedRow("a group of responses, not a pair")
-        responses = [text_field(row, "chosen"), text_field(row, "rejected")]
-        prompt = None if row.get("prompt") is None else text_field(row, "prompt")
-        try:
-            group = read_group(prompt, responses)
-        except ValueError as error:
-            raise MalformedRow(str(error).rstrip(".")) from error
+        group = pair_group(row)
         if group.prompt is None and needs_prompt:
             raise MalformedRow(f"no `prompt`: {group.why_no_prompt}")
         chosen, rejected = group.responses
