@@ -30,8 +30,10 @@ class Power:
     def sentence(self, what: str = "votes") -> str:
         """What these votes (or scores) can tell."""
         if self.detectable is None:
-            most = f" (the most that was planted, {self.shares[-1]:.0%}, is found in {self.power[-1]:.0%})"
-            return f"These {what} are too few to tell cycles from noise, however many there are{most}."
+            return (
+                f"With these {what} even cycles in {self.shares[-1]:.0%} of the triples, the most that was planted, "
+                f"would be found in {self.power[-1]:.0%} of cases: that none are found says little."
+            )
         return (
             f"Cycles in {self.detectable:.1%} of the triples would be found in 80% of cases with these {what}; a "
             "smaller share can hardly be told from 0."

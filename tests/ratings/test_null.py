@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpm_hf.ratings import count_votes, cycle_power, cycle_test
+from gpm_hf.ratings import Power, count_votes, cycle_power, cycle_test
 from gpm_hf.ratings.cycle_evidence import LEVELS, Tournament, pair_evidence
 from tests.ratings.simulated import bradley_terry_votes, noisy_judge_votes, planted_votes, round_robin
 
@@ -103,4 +103,6 @@ def test_power_grows_with_votes():
     assert few.detectable is None or few.detectable > many.detectable
     assert many.detectable is not None and many.detectable < 0.2
     assert "found in 80% of cases" in many.sentence()
+    weak = Power([0.0, 0.1, 0.26], [0.05, 0.2, 0.51], None)
+    assert "even cycles in 26% of the triples" in weak.sentence() and "found in 51% of cases" in weak.sentence()
     assert all(0 <= share <= 0.5 for share in many.shares) and many.power[0] == 0.05
