@@ -1,5 +1,7 @@
 """Configuration of a general preference model (GPM)."""
 
+import inspect
+
 from transformers import CONFIG_MAPPING, AutoConfig, __version__
 from transformers.configuration_utils import PretrainedConfig
 
@@ -17,17 +19,6 @@ if tuple(int(number) for number in __version__.split(".")[:2]) < MINIMUM_TRANSFO
 
 GATE_ACTIVATIONS = ("softmax", "softplus")
 PROMPT_FORMATS = ("clean", "reference")
-# What describes a model, beside its backbone: arguments of the configuration, and its attributes.
-MODEL_OPTIONS = (
-    "embedding_dim",
-    "scale_gate",
-    "normalize_embeddings",
-    "tau",
-    "gate_activation",
-    "reward_head",
-    "prompt_format",
-    "template_date",
-)
 
 
 def _of_backbone(name):
@@ -196,3 +187,7 @@ class GPMConfig(PretrainedConfig):
     pad_token_id = _of_backbone("pad_token_id")
     bos_token_id = _of_backbone("bos_token_id")
     eos_token_id = _of_backbone("eos_token_id")
+
+
+# What describes a model, beside its backbone: arguments of the configuration, and its attributes.
+MODEL_OPTIONS = tuple(inspect.signature(GPMConfig.__init__).parameters)[2:-1]

@@ -1,6 +1,5 @@
 """How a preference model is loaded, made from a language model, and saved with its code."""
 
-import inspect
 import os
 from contextvars import ContextVar
 
@@ -9,13 +8,12 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-from .configuration_gpm import GPMConfig
+from .configuration_gpm import MODEL_OPTIONS, GPMConfig
 from .remote_backbone_gpm import is_remote, save_backbone_code
 from .weight_files_gpm import check_one_model, saved_as_one_model
 
 _READS_LANGUAGE_MODEL = ContextVar("from_backbone is reading a language model's checkpoint", default=False)
 HEADS = ("embedding_head.", "gate_head.", "reward_head.")
-_GPM_OPTIONS = tuple(inspect.signature(GPMConfig.__init__).parameters)[2:-1]
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder", "gguf_file")
 
 
@@ -70,7 +68,7 @@ class GPMPreTrainedModel(PreTrainedModel):
         """
         check_one_model(name_or_path, both_formats=True)
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
-        gpm_options = {name: kwargs.pop(name) for name in _GPM_OPTIONS if name in kwargs}
+        gpm_options = {name: kwargs.pop(name) for name in MODEL_OPTIONS if name in kwargs}
         # Left out it would be asked for on the terminal, of which a job has none.
         trust_remote_code = bool(kwargs.pop("trust_remote_code", None))
         if config is None:
