@@ -111,6 +111,16 @@ def test_a_reward_is_transitive_and_position_bias_is_no_cycle():
         intransitivity_report([], by_reward(len))
 
 
+def test_why_there_is_no_test_of_a_scorers_cycles():
+    rows = [{"prompt": str(n), "responses": ["x", "y" * 3, "z" * 5]} for n in range(4)]
+    one_order = by_reward(len)
+    one_order.asymmetry = None
+    for scorer, why in ((one_order, "read each pair in one order"), (by_reward(len), "these scores have no noise")):
+        found = intransitivity_report(rows, scorer)
+        assert found.noise.test is None and why in intransitivity_table([found])
+        assert why in found.to_dict()["cycle_or_noise"]["no_test"]
+
+
 def test_disagreements_by_probability():
     """Of log-odds, the last row differs most, by 20; of probabilities the second."""
     first, second = result([0, 2, 10], scorer="GPM"), result([0.1, -2, 30], scorer="BT")
