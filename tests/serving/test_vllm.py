@@ -11,7 +11,7 @@ import requests
 import torch
 
 from gpm_hf.hub.sentence_transformers_export import export_sentence_transformers
-from gpm_hf.modeling import GPMConfig, GPMForPreference
+from gpm_hf.modeling import GPMConfig, GPMForPreference, condorcet_winner
 from gpm_hf.scoring import load_scorer
 from gpm_hf.serving import vllm_command
 from tests.conftest import backbone_config, build_tokenizer, draw_gate
@@ -21,7 +21,7 @@ from tests.serving.servers import LONGEST_LIFE, free_port, wait_until_ready
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
 
 
-def save_for_vllm(folder, backbone, **options):
+def save_for_vllm(folder, backbone, dtype="float32", **options):
     """vLLM's attention on a CPU wants heads of 32 dimensions."""
     sizes = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     torch.manual_seed(0)
@@ -29,7 +29,7 @@ def save_for_vllm(folder, backbone, **options):
     model = draw_gate(GPMForPreference(GPMConfig(text_config=config, **options)).eval())
     model.save_pretrained(folder / "gpm")
     build_tokenizer().save_pretrained(folder / "gpm")
-    export_sentence_transformers(str(folder / "gpm"), folder / "out")
+    export_sentence_transformers(str(folder / "gpm"), folder / "out", dtype)
     return model
 
 
@@ -61,7 +61,16 @@ def prefix_hits(url):
 
 
 # Each starts a server, some 30 CPU seconds.
-@pytest.mark.parametrize(("backbone", "kind"), [("llama", "gate"), ("qwen3", "reward")])
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [
+        ("llama", "gate"),
+        ("llama", "no-gate"),
+        ("llama", "bradley-terry"),
+        ("qwen3", "reward"),
+        ("gemma3_text", "gate"),
+    ],
+)
 def test_log_odds_are_the_models(backbone, kind, tmp_path):
     model = save_for_vllm(tmp_path, backbone, **KINDS[kind])
     prompts, groups = groups_of_eight(8, prompt_words=80)
@@ -72,3 +81,17 @@ def test_log_odds_are_the_models(backbone, kind, tmp_path):
         if (backbone, kind) == ("llama", "gate"):
             # Prompts of some 250 tokens: of each response the first block of 128 is found again.
             assert prefix_hits(url) >= 8 * 8 * 128
+
+
+def test_bfloat16_is_within_what_the_settings_say(tmp_path):
+    """Of the model in float32, whose order of close responses it does not keep."""
+    model = save_for_vllm(tmp_path, "llama", "bfloat16", **KINDS["gate"])
+    prompts, groups = groups_of_eight(8, prompt_words=80)
+    with vllm(tmp_path / "out") as url:
+        scorer = load_scorer(f"remote:{url}")
+        found = torch.stack(scorer(prompts, groups))
+    expected = torch.stack(model.preference_scores(build_tokenizer(), prompts, groups))
+    largest = float((found - expected).abs().max())
+    same = int((condorcet_winner(found) == condorcet_winner(expected)).sum())
+    print(f"llama gate in bfloat16: largest error {largest:.2g}, the winner of {same} of 8 groups")
+    assert 5e-4 < largest <= scorer.settings.tolerance
