@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 
 from gpm_hf.ratings import count_votes, cycle_power, cycle_test, fit_blocks, fit_bradley_terry
 from gpm_hf.ratings.held_out import compare_models
-from gpm_hf.ratings.order_noise import score_cycle_test
+from gpm_hf.ratings.order_noise import score_cycle_power, score_cycle_test
 from gpm_hf.ratings.vote_rows import read_votes, vote_rows
 from gpm_hf.tables import markdown_table
 from tests.ratings.simulated import SURE, additive, read_twice, rotated, round_robin, true_share
@@ -70,6 +70,11 @@ def orders(options):
         "ranking, 30 prompts of 4, noise 0.2": lambda r: (ranking(r, 30, 4), 0.2),
         "ranking, 30 prompts of 4, noise 1": lambda r: (ranking(r, 30, 4), 1.0),
         "ranking, 46 prompts of 9, noise 0.2": lambda r: (ranking(r, 46, 9), 0.2),
+        "cyclic, 1 prompt of 20, a block of 1, noise 0.5": lambda r: (additive(r, 1, 20) + rotated(r, 1, 20), 0.5),
+        "cyclic, 46 prompts of 9, a block of 0.8, noise 0.5": lambda r: (
+            additive(r, 46, 9) + 0.8 * rotated(r, 46, 9),
+            0.5,
+        ),
         "cyclic, 46 prompts of 9, a block of 1, noise 0.5": lambda r: (additive(r, 46, 9) + rotated(r, 46, 9), 0.5),
         "cyclic, 46 prompts of 4, a block of 2, noise 0.5": lambda r: (
             additive(r, 46, 4) + 2 * rotated(r, 46, 4),
@@ -78,17 +83,23 @@ def orders(options):
     }
     rows, numbers = [], {}
     for name, draw in cases.items():
-        shares, found = [], []
+        shares, found, stated = [], [], []
         for run in range(options.runs):
             rng = np.random.default_rng(run)
             truth, noise = draw(rng)
             shares.append(true_share(truth) if truth.any() else 0.0)
-            found.append(score_cycle_test(*read_twice(rng, truth, noise, first=0.7), 200, seed=run))
+            given = read_twice(rng, truth, noise, first=0.7)
+            found.append(score_cycle_test(*given, 200, seed=run))
+            if run < options.stated and shares[-1]:
+                one = score_cycle_power(*given, 200, seed=run)
+                stated.append(float(np.interp(shares[-1], one.shares, one.power)))
         cyclic, additive_p = (np.mean([getattr(one, p) <= 0.05 for one in found]) for p in ("p_value", "additive_p"))
-        numbers[name] = {"share": np.mean(shares), "cyclic": cyclic, "not_additive": additive_p, "runs": options.runs}
-        rows.append([name, f"{np.mean(shares):.1%}", options.runs, f"{cyclic:.1%}", f"{additive_p:.1%}"])
+        numbers[name] = {"share": np.mean(shares), "cyclic": cyclic, "not_additive": additive_p, "stated": stated}
+        ends = f"{np.mean(stated):.0%} ({min(stated):.0%} to {max(stated):.0%})" if stated else ""
+        rows.append([name, f"{np.mean(shares):.1%}", options.runs, f"{cyclic:.1%}", ends, f"{additive_p:.1%}"])
         print(rows[-1], flush=True)
-    print(markdown_table(["scores in both orders", "true share", "runs", "called cyclic", "not additive"], rows))
+    columns = ["true share", "runs", "called cyclic", "power that is stated", "not additive"]
+    print(markdown_table(["scores in both orders", *columns], rows))
     return numbers
 
 
@@ -264,7 +275,9 @@ def main():
     parser.add_argument(
         "--cases", nargs="+", type=int, choices=CASES, default=CASES, metavar="1..8", help="of `power`, by number"
     )
-    parser.add_argument("--stated", type=int, default=5, help="runs of each case of `power` that state it")
+    parser.add_argument(
+        "--stated", type=int, default=5, help="runs of each case of `power` and `orders` that state it"
+    )
     parser.add_argument("--seeds", type=int, default=20, help="of `recovery`")
     parser.add_argument("--judgments", help="the file of `judges`")
     parser.add_argument("--output", help="a JSON file for the numbers")
