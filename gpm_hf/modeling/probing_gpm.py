@@ -4,9 +4,9 @@ What a backbone can do, asked of itself: a few tokens by each road, against the 
 Two prompts with two responses each are read as plain rows, with the prompts in a cache, and as packed rows; whether it
 is causal a prompt with two responses shows. A road that gives other states is not taken. The answer holds for all
 models of a process with this class, configuration, attention, device and type. Not asked are models whose weights this
-process does not hold whole (sharded or offloaded ones), whose attention does not run where they are or is compiled
-first, and quantised ones on a CPU: what their configuration says decides alone. So it does for all with
-`GPM_HF_PROBE=0` in the environment.
+process does not hold whole (sharded or offloaded ones), whose attention does not run where they are, and quantised
+ones on a CPU: what their configuration says decides alone. So it does for all with `GPM_HF_PROBE=0` in the
+environment.
 """
 
 import math
@@ -65,11 +65,11 @@ def can_be_asked(model):
     if os.environ.get("GPM_HF_PROBE") == "0":
         return False
     attention = plain_attention(model.config.text_config._attn_implementation)
-    if attention not in ("eager", "sdpa"):
-        # Flash attention is for 16 bits on a GPU, where a trainer moves a model later; flex attention compiles first.
-        is_half = _types(model)[1] in (torch.float16, torch.bfloat16)
-        if attention == "flex_attention" or model.device.type == "cpu" or not is_half:
-            return False
+    runs_anywhere = attention in ("eager", "sdpa", "flex_attention")
+    # Kernels such as those of flash attention are for 16 bits on a GPU, where a trainer moves a model later.
+    on_its_kind = model.device.type != "cpu" and _types(model)[1] in (torch.float16, torch.bfloat16)
+    if not runs_anywhere and not on_its_kind:
+        return False
     if _is_quantized(model) and model.device.type == "cpu":
         # bitsandbytes turns 4-bit weights into another form where they are first evaluated, for good.
         return False
