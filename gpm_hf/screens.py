@@ -20,7 +20,7 @@ _QUIET = {
     "DATASETS_VERBOSITY": "error",
 }
 # Their notes on how they compute are for those who write programs with them. An error stays an error.
-_LIBRARIES = ("accelerate", "peft", "torch", "trl")
+_LIBRARIES = ("accelerate", "bitsandbytes", "peft", "torch", "trl")
 
 
 def quiet_libraries() -> None:

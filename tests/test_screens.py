@@ -39,6 +39,10 @@ def test_libraries_are_silent_and_errors_are_shown(fresh, caplog):
     deepspeed.error("It broke.")
     deepspeed.removeHandler(caplog.handler)
     assert "accelerator" not in caplog.text and "It broke." in caplog.text
+    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")  # a package it can do without is missing
+    kernels.warning("Failed to load gemm_4bit_forward.")
+    kernels.error("It broke too.")
+    assert "gemm" not in caplog.text and "It broke too." in caplog.text
 
 
 def test_verbose_leaves_them_as_they_are(fresh, monkeypatch):

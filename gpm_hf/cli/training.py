@@ -2,9 +2,12 @@
 
 import argparse
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+SCRIPTS = "gpm_hf.scripts"
 KINDS = {
     "reward": "a preference model (or a Bradley-Terry reward model)",
     "gpo": "a policy by online General Preference Optimization",
@@ -33,15 +36,32 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def launch(kind: str, options: list[str]) -> None:
-    """Starts the launch script of one of `KINDS` with the options of a command line."""
+    """
+    Starts the launch script of one of `KINDS` with the options of a command line.
+
+    Raises:
+        SystemExit: with the script's own exit code where it failed (of several processes the first that did).
+    """
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     launcher, script = split_options(options)
-    module = f"gpm_hf.scripts.{kind.replace('-', '_')}"
-    # --quiet: a script that has said why it ends needs no traceback of the launcher's below it.
+    module = f"{SCRIPTS}.{kind.replace('-', '_')}"
     # Ctrl-C is the script's, which says how to go on; without a handler here the launcher would not wait for it.
     signal.signal(signal.SIGINT, lambda *_: None)
-    launch_command(launch_command_parser().parse_args([*launcher, "--quiet", "--module", module, *script]))
+    # Without --quiet, with which every failure is 1. A script has said why it ends: the launcher's words add nothing.
+    try:
+        launch_command(launch_command_parser().parse_args([*launcher, "--module", module, *script]))
+    except subprocess.CalledProcessError as error:
+        sys.exit(shell_code(error.returncode))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        sys.exit(shell_code(failure.exitcode))
+
+
+def shell_code(code: int) -> int:
+    """A process's exit code as shells say it: 128 and the signal's number where a signal ended it."""
+    return code if code >= 0 else 128 - code
 
 
 def split_options(options: list[str]) -> tuple[list[str], list[str]]:

@@ -78,7 +78,15 @@ def test_bradley_terry_beside_it_with_the_numbers_of_the_saved_models(capsys, ba
     assert out.count("gpm-hf ") == 3 and f"gpm-hf score {folder}" in out
 
 
-def test_early_stopping_keeps_the_best_model_by_accuracy(backbone_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "--early_stopping_patience 2 --num_train_epochs 20",
+        "--load_best_model_at_end true --eval_strategy epoch --save_strategy epoch --num_train_epochs 4",
+    ],
+    ids=["early stopping", "best at the end"],
+)
+def test_the_best_model_is_the_best_by_accuracy(backbone_folder, tmp_path, monkeypatch, asked):
     from gpm_hf import GPMRewardTrainer, load_preference_model
 
     seen = []
@@ -89,13 +97,14 @@ def test_early_stopping_keeps_the_best_model_by_accuracy(backbone_folder, tmp_pa
         if self.state.global_step and self.model.training is False and len(seen) < 4:
             seen.append((self.state.global_step, self.gpm.embedding_head.weight.detach().clone()))
             output.metrics["eval_accuracy"] = [0.5, 0.9, 0.7, 0.6][len(seen) - 1]
+            output.metrics["eval_loss"] = [0.9, 0.5, 0.4, 0.3][len(seen) - 1]  # its lowest is another's
         return output
 
     monkeypatch.setattr(GPMRewardTrainer, "evaluation_loop", scripted)
     data = write(tmp_path / "pairs.jsonl", ring_rows(12))
-    options = ["--early_stopping_patience", 2, "--num_train_epochs", 20, "--learning_rate", 1e-2]
+    options = [*asked.split(), "--learning_rate", 1e-2]
     run(backbone_folder, tmp_path / "out", "--dataset_name", data, "--test_split_size", 0.25, *options)
-    # Two evaluations without a better accuracy, and the second one's weights are what is saved.
+    # Of four evaluations (of early stopping the last two are no better) the second one's weights are what is saved.
     assert len(seen) == 4
     saved = load_preference_model(str(tmp_path / "out")).embedding_head.weight
     assert (saved == seen[1][1]).all() and not (saved == seen[3][1]).all()
