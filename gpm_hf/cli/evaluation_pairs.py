@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def add_kinds(kinds: Any) -> None:
     pairs.add_argument("--pictures", metavar="FOLDER", help=f"draw {_RELIABILITY} and {_LENGTH} into this folder")
     pairs.set_defaults(outputs=_outputs)
     pairs.add_argument(
-        "--disagreements", type=int, help="with two scorers: so many pairs on which they differ most (default: 10)"
+        "--disagreements", type=int, help="with two scorers: so many pairs on which they differ most (default: 3)"
     )
 
 
@@ -84,6 +85,7 @@ def _section_numbers(result: "RewardBenchResult") -> dict[str, Any]:
 
 
 def _pairs(options: argparse.Namespace) -> None:
+    from gpm_hf.data.pair_files import follow_labels
     from gpm_hf.evaluation import (
         calibration_report,
         calibration_table,
@@ -106,15 +108,20 @@ def _pairs(options: argparse.Namespace) -> None:
                 f"{'is' if len(options.scorers) == 1 else 'are'} given: name two, or leave it out."
             )
     scorers = load_scorers(options)
-    rows, reports = read_datasets(options, scorers)
+    all_rows, reports = read_datasets(options, scorers)
+    rows, ties = follow_labels(all_rows)
+    if ties:
+        print(f"Left out: {ties} ties, in which nobody is right.", file=sys.stderr)
+    if not rows:
+        raise ValueError("All pairs are ties: there is nothing to be right about. `gpm-hf calibrate` reads ties.")
     results = [
         score_pairs(rows, scorer, options.chunk_size, store_of(options, scorer), progress=True) for scorer in scorers
     ]
     calibration = {result.scorer: calibration_report(result.log_odds.tolist()) for result in results}
     lengths = {result.scorer: length_report(result) for result in results}
     cycles = _cycles(options, rows, scorers)
-    of_data = _cycles_of_data(rows) if cycles else None
-    differ = disagreements(results[0], results[1], options.disagreements or 10) if len(results) == 2 else []
+    of_data = _cycles_of_data(all_rows) if cycles else None
+    differ = disagreements(results[0], results[1], options.disagreements or 3) if len(results) == 2 else []
 
     found = [
         {
@@ -127,6 +134,7 @@ def _pairs(options: argparse.Namespace) -> None:
     ]
     answer = {
         "read": reports,
+        "ties_left_out": ties,
         "results": found,
         "disagreements": [one.to_dict() for one in differ],
         "cycles_of_the_data": None if of_data is None else of_data.to_dict(),
@@ -146,7 +154,7 @@ def _pairs(options: argparse.Namespace) -> None:
             tables["Cycles in the data's own preferences"] = of_data.sentence()
         if differ:
             tables["Where the two disagree most"] = disagreement_table(differ, results[0].scorer, results[1].scorer)
-        print("\n\n".join(f"{title}:\n\n{table}" for title, table in tables.items()))
+        print("\n\n".join(f"{title}:\n{table}" for title, table in tables.items()))
         _print_reused(results)
     picture = _draw(options, calibration, lengths) if options.pictures else None
     write_output(options, "pairs", answer, [_report_numbers(one) for one in found], picture)

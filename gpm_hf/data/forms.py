@@ -85,9 +85,9 @@ def form_of_rows(columns: Collection[str], first: Mapping[str, Any]) -> Form:
     Raises:
         ValueError: columns of no known form.
     """
-    for form in FORMS:
-        if form.fits(columns, first):
-            return form
+    form = told_form(columns, first)
+    if form is not None:
+        return form
     raise ValueError(
         f"the columns {sorted(columns)} are of no known form. Name them by --columns, as "
         "`prompt=COLUMN,chosen=COLUMN,rejected=COLUMN` or `prompt=COLUMN,response_a=COLUMN,response_b=COLUMN,"
@@ -95,9 +95,14 @@ def form_of_rows(columns: Collection[str], first: Mapping[str, Any]) -> Form:
     )
 
 
+def told_form(columns: Collection[str], first: Mapping[str, Any]) -> Form | None:
+    """As [`form_of_rows`]; `None` where no form is told."""
+    return next((form for form in FORMS if form.fits(columns, first)), None)
+
+
 def is_read_as_is(columns: Collection[str], first: Mapping[str, Any]) -> bool:
     """Whether the trainer reads such a data set itself, or will say what it lacks: no other form is told."""
-    found = next((form for form in FORMS if form.fits(columns, first)), None)
+    found = told_form(columns, first)
     return found is None or found.is_trained_on
 
 

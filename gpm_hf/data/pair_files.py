@@ -1,13 +1,14 @@
 """Reading benchmarks of pairs: RewardBench, RM-Bench, JudgeBench, and files in their schemas."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpm_hf.data.fields import is_text_list, text_field, text_list_field
 from gpm_hf.data.forms import FORMS, FormOptions, pair_group
+from gpm_hf.data.judged_groups import is_grouped, read_judged_group
 from gpm_hf.data.raw_rows import MalformedRow, ReadReport, read_kept
-from gpm_hf.modeling import encode_group
+from gpm_hf.modeling import encode_group, is_empty, read_group
 
 # RM-Bench writes each answer in three styles: concise, detailed plain text, detailed with Markdown.
 _STYLES = 3
@@ -31,7 +32,9 @@ def read_pairs(
       `domain` for the subset. It becomes 9 pairs, which share a `group` and so are scored together (6 responses). As
       in RM-Bench's own accuracy, `difficulty` is "hard" where the rejected answer is in the fancier style, "normal"
       where both are in one style, "easy" where the chosen answer is in the fancier one;
-    - of another form of [`gpm_hf.data.forms`] that has pairs, such as HH-RLHF's transcripts and votes of an arena;
+    - a group that is trained on (`prompt`, `responses` and who of them beats whom): all its pairs, which share a
+      `group`;
+    - of another form of [`gpm_hf.data.forms`], such as HH-RLHF's transcripts, votes of an arena and UltraFeedback;
     - JudgeBench's: `question`, `response_A`, `response_B`, `label` ("A>B" or "B>A"), and `source` for the subset.
 
     Rows that cannot be evaluated (missing fields, empty texts, identical responses, a label that names no winner, more
@@ -46,9 +49,9 @@ def read_pairs(
             the responses as a whole.
 
     Returns:
-        Rows of `id`, `prompt`, `chosen`, `rejected`, `subset` ("pairs" where the file names none), for RM-Bench
-        `group` and `difficulty`, and `preference_probability` where the row has it, or 1/2 where it has a true `tie`;
-        and the report.
+        Rows of `id`, `prompt`, `chosen`, `rejected`, `subset` ("pairs" where the file names none), for groups and
+        RM-Bench `group`, for this `difficulty`, and `preference_probability` where the row has it, or 1/2 where it
+        has a true `tie`; and the report.
 
     Raises:
         FileNotFoundError: a file that is not there.
@@ -108,8 +111,9 @@ def _pairs_of(row: Any, name: str, needs_prompt: bool) -> Iterator[dict[str, Any
         form = next((form for form in FORMS if not form.is_trained_on and form.fits(row.keys(), row)), None)
         if form is not None:  # HH-RLHF's transcripts, votes, ...
             row = {**row, **form.read(row, 0, FormOptions())}
-            if "responses" in row:
-                raise MalformedRow("a group of responses, not a pair")
+        if is_grouped(row.keys()):
+            yield from _group_pairs(row, name, needs_prompt)
+            return
         group = pair_group(row)
         if group.prompt is None and needs_prompt:
             raise MalformedRow(f"no `prompt`: {group.why_no_prompt}")
@@ -151,6 +155,48 @@ def _rm_bench_pairs(row: Mapping[str, Any], name: str) -> Iterator[dict[str, Any
             pair = _pair(row, name, prompt, better, worse, "domain")
             difficulty = "normal" if i == j else "hard" if i < j else "easy"
             yield {**pair, "id": f"{pair['id']}/{i}-{j}", "group": name, "difficulty": difficulty}
+
+
+def _group_pairs(row: Mapping[str, Any], name: str, needs_prompt: bool) -> Iterator[dict[str, Any]]:
+    """The judgements of a group, but for those of two equal responses."""
+    try:
+        judged = read_judged_group(row)
+        group = read_group(judged.prompt, judged.responses)
+    except ValueError as error:
+        raise MalformedRow(str(error).rstrip(".")) from error
+    if group.prompt is None and needs_prompt:
+        raise MalformedRow(f"no `prompt`: {group.why_no_prompt}")
+    if any(is_empty(response) for response in group.responses):
+        raise MalformedRow("an empty response")
+    texts = group.responses
+    pairs = [one for one in judged.pairs if texts[one.first] != texts[one.second]]
+    if not pairs:
+        raise MalformedRow("no response is preferred to another")
+    for one in pairs:
+        pair = _pair(row, name, group.prompt, texts[one.first], texts[one.second], "subset")
+        identity = f"{pair['id']}/{one.first}-{one.second}"
+        yield {**pair, "id": identity, "group": name, "preference_probability": one.probability}
+
+
+def follow_labels(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """
+    Pairs as their labels have them: where `preference_probability` is below 1/2 the sides are exchanged, and rows of
+    1/2, in which nobody can be right, are left out.
+
+    Returns:
+        The pairs, and the number of ties that were left out.
+    """
+    sided, ties = [], 0
+    for row in rows:
+        probability = row.get("preference_probability", 1.0)
+        if probability == 0.5:
+            ties += 1
+        elif probability > 0.5:
+            sided.append(dict(row))
+        else:
+            better = {"chosen": row["rejected"], "rejected": row["chosen"], "preference_probability": 1 - probability}
+            sided.append({**row, **better})
+    return sided, ties
 
 
 def _pair(

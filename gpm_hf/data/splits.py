@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, IterableDatasetDict, load_dataset, load_dataset_builder
+from datasets import Dataset, DatasetDict, IterableDatasetDict, load_dataset, load_dataset_builder
 
 from gpm_hf.data.columns import check_text_columns, dataset_of_files, stream_of_files
 from gpm_hf.data.files import form_of
-from gpm_hf.data.forms import FormOptions, is_read_as_is
+from gpm_hf.data.forms import FormOptions, is_read_as_is, told_form
 from gpm_hf.data.judged_groups import is_grouped, read_judged_group
 from gpm_hf.data.rated_groups import is_rated, rated_group
 from gpm_hf.data.rings import ring_to_pairs
@@ -136,6 +136,7 @@ def load_preference_dataset(
         if form is None and not columns and is_rated(names):
             # Strictly, each row: what cannot be used may be most of a group.
             aspects = options.aspects if options else None
+            _say_form(rows, place, report)
             rows = rows.map(rated_group, with_indices=True, fn_kwargs={"aspects": aspects}, remove_columns=names)
         elif form is not None or not is_read_as_is(columns or names, next(iter(rows), {})):
             if streaming:
@@ -144,8 +145,10 @@ def load_preference_dataset(
                 rows, told = convert(rows, place, names, form, columns, options)
                 if report:
                     report(str(told))
-        elif columns:
-            rows = rename_columns(rows, columns, names, place)
+        else:
+            if columns:
+                rows = rename_columns(rows, columns, names, place)
+            _say_form(rows, place, report)
         splits[split] = rows
         if is_grouped(column_names(rows)) and not streaming:
             only_rings = True
@@ -158,6 +161,13 @@ def load_preference_dataset(
             if only_rings:
                 splits[split] = ring_to_pairs(rows)
     return splits
+
+
+def _say_form(rows: Any, place: str, report: Callable[[str], None] | None) -> None:
+    """What was read of rows that are converted one by one, or not at all; of a stream nobody knows how many."""
+    form = told_form(column_names(rows), next(iter(rows), {}))
+    if report and form and isinstance(rows, Dataset):
+        report(f"{place}: {len(rows)} rows read as `{form.name}`: {form.columns}.")
 
 
 def split_of(splits: DatasetDict | IterableDatasetDict, name: str) -> Any:

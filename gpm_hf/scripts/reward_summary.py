@@ -66,10 +66,15 @@ def summary(folder: str, found: Mapping[str, HeldOut | None]) -> str:
     if not found:
         lines.append("No held-out pairs: --test_split_size 0.1 holds out a tenth of the prompts.")
     where = shlex.quote(folder)
+    both = f"gpm:{where}"
+    if len(found) == 2:
+        beside = Path(folder) / BRADLEY_TERRY_FOLDER
+        both += f" gpm:{shlex.quote(str(beside))}"
+        lines.append(f"Bradley-Terry lies in {beside}.")
     lines += [
         f"The model lies in {folder}, with its card README.md. Next:",
         f'  gpm-hf score {where} --prompt "..." --response "..." --response "..."',
-        f"  gpm-hf eval pairs gpm:{where} --dataset NEW_PAIRS.jsonl",
+        f"  gpm-hf eval pairs {both} --dataset NEW_PAIRS.jsonl",
         f"  gpm-hf push {where} YOUR-NAME/{Path(folder).resolve().name} --dry-run",
     ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from transformers import TrainingArguments
 from trl import RewardConfig
 from typing_extensions import override
 
@@ -77,8 +78,8 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
             Of groups with `ratings`: log-odds of margin for each unit by which two ratings differ.
 
     > [!NOTE]
-    > `load_best_model_at_end` takes the model with the best accuracy where no `metric_for_best_model` is named (`Trainer`
-    > would take the lowest loss, which a model that is surer and as often right may not have).
+    > `load_best_model_at_end` takes the model with the best accuracy where no `metric_for_best_model` is named
+    > (`Trainer` would take the lowest loss, which a model that is surer and as often right may not have).
     >
     > `center_rewards_coefficient` is refused: the log-odds of a pair do not have an offset that could drift.
     """
@@ -103,8 +104,9 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
 
     @override
     def __post_init__(self):
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
-            self.metric_for_best_model = "accuracy"
+        args: TrainingArguments = self
+        if args.load_best_model_at_end and args.metric_for_best_model is None:
+            args.metric_for_best_model = "accuracy"
         super().__post_init__()
         check_choices(self)
         if self.pair_weight == "prompt" and self.group_pairs is False:

@@ -326,6 +326,21 @@ def test_one_scorer_has_no_disagreements_and_pairs_alone_no_cycles(capsys, use, 
     assert code == 0 and "disagree" not in out and "No prompt has three different responses" in out
 
 
+def test_votes_are_read_as_they_are_and_ties_are_left_out(capsys, use, tmp_path):
+    votes = tmp_path / "votes.csv"
+    votes.write_text(
+        "prompt,response_a,response_b,winner\nq,longer,no,a\nr,longer,no,b\ns,longer,no,tie\nt,no,longer,b\n"
+    )
+    use(by_length(), by_reward(lambda text: -len(text), name="short"))
+    code, out, err = ask(capsys, "eval", "pairs", "long", "short", "--dataset", votes)
+    assert code == 0 and "Left out: 1 ties" in err
+    assert "| 66.7% (2/3) |" in out and "| 33.3% (1/3) |" in out
+    assert len(out.strip().splitlines()) <= 27  # beside what was read and a bar for each scorer one screen
+    votes.write_text("prompt,response_a,response_b,winner\ns,longer,no,tie\n")
+    code, out, err = ask(capsys, "eval", "pairs", "long", "--dataset", votes)
+    assert code == 1 and not out and "All pairs are ties" in err
+
+
 def test_groups_of_two_files_do_not_mix(capsys, use, tmp_path):
     files = [
         write(

@@ -5,7 +5,7 @@ import json
 import pytest
 from datasets import Dataset, DatasetDict
 
-from gpm_hf.data.pair_files import read_pairs, token_counter
+from gpm_hf.data.pair_files import follow_labels, read_pairs, token_counter
 from tests.conftest import build_tokenizer
 
 GOOD = {"id": 7, "prompt": "p", "chosen": "good", "rejected": "bad", "subset": "hep-go"}
@@ -133,3 +133,29 @@ def test_the_benchmarks_own_rows(shared):
     assert (len(rows), report.kept, report.skipped) == (419, 419, {})
     rows, _ = read_pairs(str(shared / "data" / "rb_hep.jsonl"))
     assert len(rows) == 984
+
+
+def test_groups_are_their_pairs_and_pairs_follow_their_labels(tmp_path):
+    ranked = {"prompt": "p", "responses": ["best", "last", "second", "third"], "ranking": [0, 2, [3], 1], "id": "r"}
+    soft = {"prompt": "q", "responses": ["x", "y", "x"], "preferences": [[0, 1, 0.25], [0, 2], [1, 2, 0.5]]}
+    rated = {
+        "instruction": "u",
+        "completions": [
+            {"response": text, "annotations": {"honesty": {"Rating": rating}}}
+            for text, rating in (("low", "2"), ("high", "5"), ("unrated", "N/A"))
+        ],
+    }
+    says_nothing = {"prompt": "p", "responses": ["a", "b"]}
+    rows, report = read_pairs(write(tmp_path / "groups.jsonl", ranked, soft, rated, says_nothing))
+    assert (report.rows, report.kept) == (4, 3) and "nothing that says who beats whom" in str(report)
+    order = ["best", "second", "third", "last"]
+    by_hand = {(better, worse) for place, better in enumerate(order) for worse in order[place + 1 :]}
+    first = [row for row in rows if row["prompt"] == "p"]
+    assert {(row["chosen"], row["rejected"]) for row in first} == by_hand and len(first) == 6
+    assert len({row["group"] for row in first}) == 1 and len({row["id"] for row in first}) == 6
+    # "x" is there twice, and no judgement of it against itself is one.
+    assert [(row["chosen"], row["rejected"]) for row in rows if row["prompt"] == "q"] == [("x", "y"), ("y", "x")]
+    assert [(row["chosen"], row["rejected"]) for row in rows if row["prompt"] == "u"] == [("high", "low")]
+    sided, ties = follow_labels(rows)
+    assert ties == 1 and len(sided) == 8
+    assert [(row["chosen"], row["preference_probability"]) for row in sided if row["prompt"] == "q"] == [("y", 0.75)]

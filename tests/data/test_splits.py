@@ -58,3 +58,25 @@ def test_the_real_cycles(tmp_path, shared):
     found = {(row["prompt"], row["chosen"], row["rejected"]) for row in pairs}
     assert len(pairs) == len(found) == 415
     assert not any((prompt, rejected, chosen) in found for prompt, chosen, rejected in found)
+
+
+def test_the_form_is_said_of_rows_that_are_read_as_they_are(tmp_path):
+    files = {
+        "groups": [{"prompt": "q", "responses": ["a", "b", "c"], "ranking": [2, 0, 1]}],
+        "pairs": [{"prompt": "q", "chosen": "a", "rejected": "b"}] * 2,
+        "ultrafeedback": [
+            {
+                "instruction": "q",
+                "completions": [
+                    {"response": text, "annotations": {"honesty": {"Rating": rating}}}
+                    for text, rating in (("a", "1"), ("b", "4"))
+                ],
+            }
+        ],
+    }
+    for form, rows in files.items():
+        path = tmp_path / f"{form}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        told = []
+        load_preference_dataset(str(path), report=told.append)
+        assert len(told) == 1 and told[0].startswith(f"{path}: {len(rows)} rows read as `{form}`: `"), told

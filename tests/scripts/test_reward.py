@@ -76,6 +76,7 @@ def test_bradley_terry_beside_it_with_the_numbers_of_the_saved_models(capsys, ba
         assert "(95% interval" in card and "learning_curve.png" in card and (where / "learning_curve.png").is_file()
         assert str(tmp_path) not in card
     assert out.count("gpm-hf ") == 3 and f"gpm-hf score {folder}" in out
+    assert f"gpm-hf eval pairs gpm:{folder} gpm:{folder / 'bradley-terry'} --dataset" in out
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ def pairs_table(results: Sequence[PairResult], field: str = "subset") -> str:
     """A Markdown table with a row per scorer and a column per value of `field`, all pairs first, cost last."""
     by_scorer = [result.by(field) for result in results]
     values = list(dict.fromkeys(value for counts in by_scorer for value in counts))
+    if len(values) == 1:  # all pairs again
+        values = []
     rows = []
     for result, counts in zip(results, by_scorer):
         cells = [_cell(counts[value]) if value in counts else "-" for value in values]
