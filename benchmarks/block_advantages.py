@@ -31,6 +31,8 @@ SIGNALS: dict[str, tuple | None] = {
     "blocks": ("log",),
     "blocks, reweighed": ("reweigh",),
     "blocks, reweighed early": ("reweigh", 0.02, 5),
+    "blocks, stopped": ("stop",),
+    "blocks, stopped early": ("stop", 0.02, 5),
 }
 
 
@@ -76,6 +78,8 @@ def play(monitor, seed, rounds, group):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if monitor is not None and monitor.action == "stop" and monitor.has_run_away:
+            break
     good, bad, end = logits.detach().softmax(-1).tolist()
     tokens = sum((1 - end) ** place for place in range(1, LONGEST + 1))
     return {"tokens": tokens, "good": good / (good + bad), "drift": largest}
