@@ -104,7 +104,8 @@ def result(output):
 
 def untimed(path):
     """What a file holds; of a grid's rows and their table without how long each took."""
-    if path.name == "results.jsonl":
+    if path.name == "results.jsonl" and path.read_bytes().endswith(b"\n"):
+        # Else a kill cut its last row off.
         return [json.loads(line) | {"seconds": None} for line in path.read_text().splitlines()]
     if path.name == "ablation.csv":
         return [row | {"seconds": None} for row in csv.DictReader(path.read_text().splitlines())]
