@@ -168,7 +168,7 @@ def test_bfloat16(run, case):
     assert max(map(abs, first["log_odds"])) > 1
 
 
-@pytest.mark.parametrize("kind", ["fsdp2"])
+@pytest.mark.parametrize("kind", ["zero3", "fsdp2"])
 def test_groups_train_as_in_one_process(run, tmp_path, kind):
     """Whose batch has the groups of both. Each group's pairs weigh alike, however many the other process has."""
     from gpm_hf import GPMRewardTrainer
