@@ -1,4 +1,4 @@
-"""What the batch does to log-odds, by type: within the stated bound, and the bound is no idle one."""
+"""What the batch does to log-odds, by type: no more than the stated bound."""
 
 import random
 
@@ -44,9 +44,8 @@ def test_log_odds_move_by_less_than_the_bound(dtype, gpm_options):
     groups = [texts(4, 30, seed=number + 1) for number in range(12)]
     worst, share = spread(model, tokenizer, prompts, groups)
     print(f"{dtype} {gpm_options}: {worst:.2g} log-odds, {share:.0%} of the bound")
+    # How much it is, and that in bfloat16 it is over 0.01, is the kernels' matter: some do the same in every batch.
     assert share < 1
-    if dtype == torch.bfloat16:
-        assert worst > 0.01  # what a promise that nothing depends on the batch would deny
 
 
 def test_the_bound_by_hand():
