@@ -44,7 +44,7 @@ def _cyclic(options: argparse.Namespace) -> None:
     if not {"responses"} <= set(rows.column_names) and not {"chosen", "rejected"} <= set(rows.column_names):
         raise ValueError(
             f"{options.dataset} has neither `responses` (rings) nor `chosen` and `rejected` (pairs), but "
-            f"{rows.column_names}."
+            f"{rows.column_names}. Pairs of other forms `gpm-hf data convert` writes, and `gpm-hf eval pairs` reads."
         )
     model, tokenizer = load_model(options)
     if options.picture and model.config.is_bradley_terry:

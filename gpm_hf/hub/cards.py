@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from gpm_hf.files import written_whole
-from gpm_hf.hub.escaping import address, code, literal, plain, with_code
+from gpm_hf.hub.escaping import address, code, literal, plain, shell_word, with_code
 from gpm_hf.hub.record import RunRecord
 from gpm_hf.hub.results import RESULTS_FOLDER, load_results
 from gpm_hf.modeling import check_one_model
@@ -78,6 +78,7 @@ def write_card(
         template_path=card_template(_TEMPLATES[record.kind]),
         model_name=plain(name),
         repo=literal(repo or folder.resolve().name),
+        repo_word=shell_word(repo or folder.resolve().name),
         base=record.base_model and code(record.base_model),
         base_literal=literal(record.base_model or "BASE_MODEL"),
         base_revision=record.base_revision and code(record.base_revision),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from urllib.parse import quote
 
 # An underscore inside a word is one.
@@ -42,6 +43,11 @@ def plain_part(text: str) -> str:
 def literal(text: str) -> str:
     """A name as a string of Python's."""
     return json.dumps(str(text), ensure_ascii=False)
+
+
+def shell_word(text: str) -> str:
+    """A name as one word of a shell's command, on one line."""
+    return shlex.quote(" ".join(str(text).split()))
 
 
 def address(path: str) -> str:

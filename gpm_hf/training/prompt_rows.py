@@ -19,7 +19,8 @@ def check_prompt_columns(**datasets: Any) -> None:
         elif dataset is not None and dataset.column_names is not None and "prompt" not in dataset.column_names:
             raise ValueError(
                 f"The {name} data set has the columns {sorted(dataset.column_names)} and no `prompt`, to which the "
-                "policy could respond. Rename the column with the prompts: strings, or lists of chat messages."
+                "policy could respond. Rename the column with the prompts: strings, or lists of chat messages. Of "
+                "HH-RLHF, votes, ratings and other preference data `gpm-hf data convert` writes them."
             )
         elif dataset is not None:
             check_text_columns(dataset, f"The {name} data set")

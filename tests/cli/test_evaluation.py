@@ -52,3 +52,4 @@ def test_columns_that_are_not_there(capsys, folder, tmp_path):
     (tmp_path / "other.jsonl").write_text('{"text": "x"}')
     code, _, err = ask(capsys, "eval", "cyclic", folder, "--dataset", tmp_path / "other.jsonl")
     assert code == 1 and "neither `responses` (rings) nor `chosen`" in err
+    assert "gpm-hf data convert" in err

@@ -66,6 +66,7 @@ def test_the_card_tells_the_record_and_no_more(folder):
         "| learning_rate | 0.001 |",
         "| accuracy (training, step 2) | 0.75 |",
         'AutoModel.from_pretrained("me/model", trust_remote_code=True)',
+        "\ngpm-hf export sentence-transformers me/model served\n",
         "`clean`: chats become tokens",
         "Hardware: 1 x CPU.",
     ):

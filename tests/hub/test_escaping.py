@@ -2,11 +2,12 @@
 
 import html
 import re
+import shlex
 
 import pytest
 
 from gpm_hf.hub.cards import write_card
-from gpm_hf.hub.escaping import address, code, literal, plain, with_code
+from gpm_hf.hub.escaping import address, code, literal, plain, shell_word, with_code
 from gpm_hf.hub.record import RunRecord
 
 NAMES = [
@@ -45,6 +46,11 @@ def test_code_holds_any_name(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_literal_is_the_name_in_python(name):
     assert eval(literal(name)) == name and "\n" not in literal(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_word_of_a_shell_is_one_word_on_one_line(name):
+    assert shlex.split(shell_word(name)) == [" ".join(name.split())] and "\n" not in shell_word(name)
 
 
 def test_an_address_ends_no_link():

@@ -393,7 +393,9 @@ def test_a_smaller_batch_of_an_evaluation_weighs_as_its_completions(tmp_path):
 def test_data_without_prompts_are_refused(tmp_path):
     """Not by a `KeyError` in the middle of the first step."""
     questions = chat_prompts().rename_column("prompt", "question")
-    with pytest.raises(ValueError, match=r"The train data set has the columns \['question'\] and no `prompt`"):
+    with pytest.raises(
+        ValueError, match=r"The train data set has the columns \['question'\] and no `prompt`.*data convert"
+    ):
         make_trainer(tmp_path, prompts=questions)
     with pytest.raises(ValueError, match=r"The held_out data set has the columns \['question'\]"):
         make_trainer(tmp_path, eval_dataset={"held_out": questions})
