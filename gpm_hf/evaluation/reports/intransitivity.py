@@ -148,5 +148,8 @@ def intransitivity_table(results: Sequence[Intransitivity]) -> str:
         for one in results
     ]
     columns = ["prompts", "triples in a cycle", "prompts with one", "cyclic share of S", "cyclic part (log-odds)"]
-    sentences = [f"{one.scorer}: {one.noise.sentence()}" for one in results]
+    said: dict[str, list[str]] = {}  # what is true of several scorers is said once
+    for one in results:
+        said.setdefault(one.noise.sentence(), []).append(one.scorer)
+    sentences = [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
     return "\n\n".join([markdown_table(["scorer", *columns], rows), *sentences])

@@ -1,6 +1,7 @@
 """Calibration, length bias, intransitivity and disagreement, by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,9 @@ def test_why_there_is_no_test_of_a_scorers_cycles():
     for scorer, why in ((one_order, "read each pair in one order"), (by_reward(len), "these scores have no noise")):
         found = intransitivity_report(rows, scorer)
         assert found.noise.test is None and why in intransitivity_table([found])
+        other = replace(found, scorer="another")
+        assert intransitivity_table([found, other]).count(why) == 1  # of both
+        assert f"{found.scorer}, another: " in intransitivity_table([found, other])
         assert why in found.to_dict()["cycle_or_noise"]["no_test"]
 
 
