@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from gpm_hf.data.preference_rows import IDENTICAL
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.statistics.bootstrap import share_interval
 from gpm_hf.training import GPMRewardTrainer
 from gpm_hf.training.head_states import PROMPT_KEY
 
@@ -75,7 +75,7 @@ def evaluate_held_out(trainer: GPMRewardTrainer) -> HeldOut | None:
         pairs=sum(total),
         prompts=len(total),
         accuracy=sum(correct) / sum(total),
-        interval=bootstrap_interval(correct, total, samples=_RESAMPLES),
+        interval=share_interval(correct, total, samples=_RESAMPLES),
     )
 
 

@@ -1,6 +1,5 @@
 """The authors' checkpoints, converted: equal to what this package saves itself, and scoring as their program does."""
 
-import argparse
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from gpm_hf import GPMForPreference, load_preference_model, load_tokenizer
-from gpm_hf.cli import conversion
+from gpm_hf.cli import main
 from gpm_hf.hub.conversion import convert_reference_checkpoint
 from gpm_hf.hub.publishing import publish
 from gpm_hf.modeling import encode_group
@@ -466,16 +465,9 @@ def test_interrupted_writing_leaves_nothing(converted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def run_command(*arguments):
-    parser = argparse.ArgumentParser()
-    conversion.add_commands(parser.add_subparsers(dest="command"))
-    options = parser.parse_args(["convert", *map(str, arguments)])
-    options.run(options)
-
-
 def test_command(converted, tmp_path, capsys):
     source, _, _ = converted
-    run_command(source, tmp_path / "gpm", "--tau", "0.2", "--max-shard-size", "30KB")
+    assert main(["convert", str(source), str(tmp_path / "gpm"), "--tau", "0.2", "--max-shard-size", "30KB"]) == 0
     out = capsys.readouterr().out
     assert "value_head.weight (4, 32) -> embedding_head.weight" in out and "dropped: lm_head.weight" in out
     config = json.loads((tmp_path / "gpm" / "config.json").read_text())

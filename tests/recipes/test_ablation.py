@@ -109,9 +109,10 @@ def test_rewards_beside_the_blocks_and_several_seeds(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     lines = run_ablation(tmp_path, base=str(tmp_path), dimensions=[2], seeds=[0, 1], reward_head=True).splitlines()
     assert len(lines) == 2 + 8 + 2
-    assert lines[2] == ("| GPM | 2 | yes | yes | 33.3% [11.1%, 55.6%] | 0.0% [0.0%, 0.0%] | 0.375 | 0.0% to 66.7% |")
+    # Wilson's for six prompts that are all alike: 6 / (6 + 1.96^2), and what that leaves.
+    assert lines[2] == "| GPM | 2 | yes | yes | 33.3% [11.1%, 55.6%] | 0.0% [0.0%, 39.0%] | 0.375 | 0.0% to 66.7% |"
     assert lines[6] == (
-        "| GPM with reward | 2 | yes | yes | 100.0% [100.0%, 100.0%] | 100.0% [100.0%, 100.0%] | 0.375 "
+        "| GPM with reward | 2 | yes | yes | 100.0% [61.0%, 100.0%] | 100.0% [61.0%, 100.0%] | 0.375 "
         "| 100.0% to 100.0% |"
     )
     assert len((tmp_path / "ablation.csv").read_text().splitlines()) == 1 + 2 * 9

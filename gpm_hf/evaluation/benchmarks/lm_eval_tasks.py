@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from gpm_hf.evaluation.benchmarks.optional_packages import import_error
-from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS
+from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, Z, wilson_interval
 from gpm_hf.modeling import GPMConfig, check_one_model
 
 # Metrics of the harness that are not bounded by 0 and 1; all others whose value lies there are taken for shares.
 _PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
 _NO_SHARES = (*_PERPLEXITIES, "likelihood", "bleu", "chrf", "chrf++", "ter", "mcc")
-_Z = 1.96
 
 
 class TaskScore(NamedTuple):
@@ -40,7 +39,7 @@ class TaskScore(NamedTuple):
         """
         if self.standard_error is None or (self.samples is not None and self.samples < MIN_CLUSTERS):
             return None
-        low, high = self.value - _Z * self.standard_error, self.value + _Z * self.standard_error
+        low, high = self.value - Z * self.standard_error, self.value + Z * self.standard_error
         if self.standard_error > 0 and (not self._is_share or 0 <= low <= high <= 1):
             return [low, high]
         # Of examples that are right or wrong exactly their number; for other means, and groups of tasks, as many such
@@ -53,17 +52,6 @@ class TaskScore(NamedTuple):
     @property
     def _is_share(self) -> bool:
         return 0 <= self.value <= 1 and self.name.split(" ")[1] not in _NO_SHARES
-
-
-def wilson_interval(share: float, size: float, z: float = _Z) -> list[float]:
-    """
-    Wilson's score interval of a share of independent events (Wilson, "Probable inference, the law of succession, and
-    statistical inference", 1927). It stays inside [0, 1], and has a width where the share is 0 or 1.
-    """
-    shrink = 1 + z**2 / size
-    middle = (share + z**2 / (2 * size)) / shrink
-    half = z / shrink * (share * (1 - share) / size + z**2 / (4 * size**2)) ** 0.5
-    return [max(middle - half, 0.0), min(middle + half, 1.0)]
 
 
 def model_arguments(model: str) -> dict[str, Any]:

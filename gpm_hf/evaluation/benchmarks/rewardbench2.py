@@ -12,7 +12,7 @@ from gpm_hf.data.best_of_files import TIES
 from gpm_hf.evaluation.benchmarks.ties import TiesResult, ties_result
 from gpm_hf.evaluation.reports.best_of_n_regret import RULES, best_of_n_regret, choice
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import interval_text, share_interval
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
 
@@ -48,7 +48,7 @@ class RewardBench2Result:
         for row, matrix in self._best_of():
             credits.setdefault(row["subset"], []).append(float(choice(matrix, self.rule)[: row["correct"]].sum()))
         return {
-            subset: (float(np.mean(values)), bootstrap_interval(values, [1] * len(values)), len(values))
+            subset: (float(np.mean(values)), share_interval(values, [1] * len(values)), len(values))
             for subset, values in credits.items()
         }
 

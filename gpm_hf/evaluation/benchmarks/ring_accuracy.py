@@ -12,7 +12,7 @@ import torch
 
 from gpm_hf.data.judged_groups import ring_of
 from gpm_hf.data.rings import ring_edges
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import interval_text, share_interval
 from gpm_hf.tables import markdown_table
 
 # More responses in one knot of cycles than this take too long for an exact ceiling.
@@ -90,11 +90,11 @@ class CyclicResult:
 
     def interval(self, of: str = "pairs") -> tuple[float, float] | None:
         """
-        95% bootstrap interval over prompts of the accuracy of `"pairs"` or `"cycles"`; `None` where fewer than five
-        prompts have any.
+        95% interval of the accuracy of `"pairs"` or `"cycles"`, prompts resampled as
+        [`~gpm_hf.evaluation.statistics.bootstrap.share_interval`] does; `None` where fewer than five prompts have any.
         """
         right = [getattr(counts, f"{of}_right") for counts in self.prompts]
-        return bootstrap_interval(right, [getattr(counts, of) for counts in self.prompts])
+        return share_interval(right, [getattr(counts, of) for counts in self.prompts])
 
     def to_dict(self) -> dict[str, Any]:
         """Counts, shares and 95% intervals, for JSON."""

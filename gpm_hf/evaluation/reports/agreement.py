@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpm_hf.evaluation.benchmarks.ring_accuracy import scalar_ceiling
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import interval_text, share_interval
 from gpm_hf.preference import find_cycles
 from gpm_hf.tables import markdown_table
 
@@ -66,7 +66,7 @@ class Agreement:
         if not self.total(of):
             return None
         kept, total = ([getattr(one, name) for one in self.prompts] for name in (f"{of}_kept", of))
-        return bootstrap_interval(kept, total)
+        return share_interval(kept, total)
 
     @property
     def ceiling(self) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpm_hf.evaluation.reports.pairs import PairResult
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.statistics.bootstrap import share_interval
 from gpm_hf.tables import markdown_table
 
 
@@ -101,7 +101,7 @@ def _side(difference: np.ndarray, right: np.ndarray, inside: np.ndarray) -> Leng
 
 
 def _bin(difference: np.ndarray, right: np.ndarray, inside: np.ndarray) -> LengthBin:
-    interval = bootstrap_interval(right[inside], [1.0] * int(inside.sum()), samples=2000)
+    interval = share_interval(right[inside], [1.0] * int(inside.sum()), samples=2000)
     ends = float(difference[inside].min()), float(difference[inside].max())
     return LengthBin(*ends, int(inside.sum()), float(right[inside].mean()), interval)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpm_hf.evaluation.reports.scored_groups import ResponseGroup, score_groups
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import interval_text, share_interval
 from gpm_hf.preference.arrays import sigmoid
 from gpm_hf.scoring.scorer import Scorer
 from gpm_hf.tables import markdown_table
@@ -83,7 +83,7 @@ class PairResult:
         return {value: self._count(chosen) for value, chosen in places.items()}
 
     def clusters(self, places: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Of the rows at these places: right and all, by prompt, for [`bootstrap_interval`]."""
+        """Of the rows at these places: right and all, by prompt, for [`share_interval`]."""
         counts: dict[str, list[int]] = {}
         for place in places:
             prompt = self.rows[place]["prompt"]
@@ -98,7 +98,7 @@ class PairResult:
             pairs=len(places),
             right=sum(right),
             ties=int((self.log_odds[list(places)] == 0).sum()),
-            interval=bootstrap_interval(right, total, samples=_RESAMPLES),
+            interval=share_interval(right, total, samples=_RESAMPLES),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval
+from gpm_hf.evaluation.statistics.bootstrap import share_interval
 from gpm_hf.preference.arrays import sigmoid
 from gpm_hf.tables import markdown_table
 
@@ -90,7 +90,7 @@ def calibration_report(
     found = []
     for place in np.unique(places):
         inside = places == place
-        interval = bootstrap_interval(right[inside], [1.0] * int(inside.sum()), samples=2000)
+        interval = share_interval(right[inside], [1.0] * int(inside.sum()), samples=2000)
         means = float(confidence[inside].mean()), float(right[inside].mean())
         found.append(ReliabilityBin(float(edges[place]), float(edges[place + 1]), int(inside.sum()), *means, interval))
     probability = sigmoid(scores)

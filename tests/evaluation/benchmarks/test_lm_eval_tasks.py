@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from gpm_hf.evaluation.benchmarks.lm_eval_tasks import TaskScore, model_arguments, run_lm_eval, wilson_interval
+from gpm_hf.evaluation.benchmarks.lm_eval_tasks import TaskScore, model_arguments, run_lm_eval
+from gpm_hf.evaluation.statistics.bootstrap import wilson_interval
 
 
 @pytest.fixture

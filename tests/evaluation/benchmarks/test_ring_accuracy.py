@@ -136,6 +136,7 @@ def test_tables_have_a_row_per_model_and_a_column_per_data_set():
     lost = evaluate_cyclic(rows("abc"), lambda prompts, groups: [-RING])
     table = comparison_table({"GPM": {"one": held, "two": lost}, "BT": {"one": lost}}).splitlines()
     assert table[0] == "| model | one | two |"
-    assert table[2] == "| GPM | 100.0% [100.0%, 100.0%]; cycles 100.0% | 0.0%; cycles 0.0% |"
+    # Wilson's for five prompts: 5 / (5 + 1.96^2).
+    assert table[2] == "| GPM | 100.0% [56.6%, 100.0%]; cycles 100.0% | 0.0%; cycles 0.0% |"
     assert table[3].endswith("| - |")
     assert table[4] == "| ceiling of any scalar reward | 66.7%; cycles 0.0% | 66.7%; cycles 0.0% |"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text
+from gpm_hf.evaluation.statistics.bootstrap import bootstrap_interval, interval_text, share_interval
 
 
 def test_width_of_single_units_is_the_binomials():
@@ -49,3 +49,19 @@ def test_few_clusters_have_no_interval(clusters):
     assert bootstrap_interval([1, 0, 1, 1][:clusters] + [0] * 20, [2] * clusters + [0] * 20) is None
     assert bootstrap_interval([1, 0, 1, 1, 0], [2] * 5) is not None
     assert interval_text(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"), [([2] * 8 + [0], (8 / (8 + 1.96**2), 1)), ([0] * 9, (0, 1.96**2 / (8 + 1.96**2)))]
+)
+def test_all_right_or_all_wrong_is_no_certainty(right, expected):
+    """Eight prompts, and one without a pair."""
+    total = [2] * 8 + [0]
+    assert bootstrap_interval(right, total) in ((0, 0), (1, 1))
+    assert share_interval(right, total) == pytest.approx(expected)
+
+
+def test_other_shares_are_resampled():
+    right, total = [1, 0, 1, 1, 1], [1, 2, 1, 3, 1]
+    assert share_interval(right, total) == bootstrap_interval(right, total)
+    assert share_interval([1] * 4, [1] * 4) is None
