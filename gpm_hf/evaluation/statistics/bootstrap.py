@@ -96,7 +96,8 @@ def wilson_interval(share: float, size: float, z: float = Z) -> list[float]:
     shrink = 1 + z**2 / size
     middle = (share + z**2 / (2 * size)) / shrink
     half = z / shrink * (share * (1 - share) / size + z**2 / (4 * size**2)) ** 0.5
-    return [max(middle - half, 0.0), min(middle + half, 1.0)]
+    # Exact at the ends, where rounding is not.
+    return [0.0 if share == 0 else max(middle - half, 0.0), 1.0 if share == 1 else min(middle + half, 1.0)]
 
 
 def interval_text(interval: tuple[float, float] | None, form: str = " [{:.1%}, {:.1%}]") -> str:

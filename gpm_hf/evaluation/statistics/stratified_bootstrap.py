@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS
+from gpm_hf.evaluation.statistics.bootstrap import MIN_CLUSTERS, wilson_interval
 
 
 class Stratum(NamedTuple):
@@ -27,7 +27,8 @@ def stratified_interval(strata: Sequence[Stratum], samples: int = 2000) -> tuple
     """
     95% percentile bootstrap interval of sum(weight * share) / sum(weight), where clusters are drawn with replacement
     within each part: how many prompts a benchmark has in each subset is no accident, and resampling them all in one
-    pot would add the spread of an accident.
+    pot would add the spread of an accident. Where all units are right, or none is, Wilson's interval of as many events
+    as have the spread that the parts' clusters would, (sum weight)^2 / sum(weight^2 / clusters).
 
     Args:
         strata: the parts.
@@ -55,4 +56,7 @@ def stratified_interval(strata: Sequence[Stratum], samples: int = 2000) -> tuple
         means += stratum.weight * sums[:, 0] / sums[:, 1]
     means /= sum(stratum.weight for stratum in strata)
     low, high = np.quantile(means, [0.025, 0.975])
+    if low == high and low in (0, 1):
+        weights, sizes = np.array([(stratum.weight, len(stratum.total)) for stratum in strata]).T
+        low, high = wilson_interval(low, weights.sum() ** 2 / (weights**2 / sizes).sum())
     return float(low), float(high)

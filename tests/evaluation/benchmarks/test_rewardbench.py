@@ -87,7 +87,9 @@ def test_a_whole_benchmark():
     result = evaluate_rewardbench(benchmark({"math-prm": 149, "hep-go": 41}), by_reward(len), chunk_size=1000)
     # 149 of 447 wrong is a third of 984; a quarter of 164 is 41.
     assert result.sections["Reasoning"].accuracy == pytest.approx(1 - (328 + 41) / 1968)
-    assert result.sections["Chat"].accuracy == 1 and result.sections["Chat"].interval == (1, 1)
+    # All of 358: Wilson's interval.
+    assert result.sections["Chat"].accuracy == 1
+    assert result.sections["Chat"].interval == pytest.approx((358 / (358 + 1.96**2), 1))
     assert result.is_whole
     assert result.average == pytest.approx((3 + 1 - 369 / 1968) / 4)
     low, high = result.sections["Reasoning"].interval

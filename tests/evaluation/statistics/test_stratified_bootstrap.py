@@ -28,3 +28,15 @@ def test_few_clusters_have_no_interval():
     assert stratified_interval([Stratum([1, 0], [1, 1], 1.0)] * 4) is not None
     assert stratified_interval([Stratum([1, 0, 1, 0], [1] * 4, 1.0)]) is None
     assert stratified_interval([Stratum([1, 0, 1, 0, 1], [1] * 5, 1.0)]) is not None
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_all_right_or_all_wrong_is_no_certainty(right):
+    """Two parts of 4 and 12 prompts, of which the second counts three times: all prompts weigh alike, so of 16."""
+    strata = [Stratum([right] * 4, [1] * 4, 1), Stratum([right] * 12, [1] * 12, 3)]
+    width = 1.96**2 / (16 + 1.96**2)
+    assert stratified_interval(strata) == pytest.approx((1 - width, 1) if right else (0, width))
+    # Where the small part counts as much as the large one, they say as much as 2^2 / (1/4 + 1/12) = 12.
+    strata = [one._replace(weight=1) for one in strata]
+    width = 1.96**2 / (12 + 1.96**2)
+    assert stratified_interval(strata) == pytest.approx((1 - width, 1) if right else (0, width))
