@@ -70,6 +70,8 @@ class PrecomputedReferenceDPOTrainer(OneModelMixin, DPOTrainer):
         if isinstance(dataset, Dataset) and not dataset.cache_files:
             dataset = self._on_disk(dataset)
         dataset = super()._precompute_ref_logps(dataset, name, batch_size)
+        # The main process may be done with its folder before another one has opened what is in it.
+        self.accelerator.wait_for_everyone()
         if self._precompute_engine is not None:
             # It has hung hooks into the model, which would go on beside those of the training's engine.
             self._precompute_engine.destroy()

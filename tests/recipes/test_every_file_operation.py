@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,20 @@ def repositories(server):
     }
 
 
+@pytest.fixture
+def folder():
+    """Of a short name: a socket of the processes lies in it, whose path may have a hundred characters."""
+    with tempfile.TemporaryDirectory(prefix="kills") as name:
+        yield Path(name)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_any_file_operation(tmp_path, hub_server):
-    make_world(tmp_path)
-    build_gpm(embedding_dim=4).save_pretrained(tmp_path / "trained")
-    build_tokenizer().save_pretrained(tmp_path / "trained")
-    environment = hub_server.environment(tmp_path / "home", token="hf_alice")
+def test_killed_at_any_file_operation(hub_server, folder):
+    make_world(folder)
+    build_gpm(embedding_dim=4).save_pretrained(folder / "trained")
+    build_tokenizer().save_pretrained(folder / "trained")
+    environment = hub_server.environment(folder / "home", token="hf_alice")
     environment |= {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": os.getcwd()}
     every = os.environ.get("GPM_HF_EVERY_OPERATION")
     found = []
@@ -43,12 +51,12 @@ def test_killed_at_any_file_operation(tmp_path, hub_server):
         ([*(name for name in COMMANDS if name not in LONG), *TRAINERS, "push"], SAMPLE),
         (LONG, SAMPLE_OF_LONG),
     ):
-        worker = [sys.executable, str(Path(__file__).with_name("operations_worker.py")), str(tmp_path)]
+        worker = [sys.executable, str(Path(__file__).with_name("operations_worker.py")), str(folder)]
         done = subprocess.run(
             [*worker, "all" if every else str(sample), *commands], env=environment, capture_output=True, text=True
         )
         print(done.stdout)
-        assert done.returncode == 0, done.stderr[-2000:] + (tmp_path / "log").read_text()[-2000:]
+        assert done.returncode == 0, done.stderr[-2000:] + (folder / "log").read_text()[-2000:]
         found += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     print(f"{sum(one['kills'] for one in found)} kills of {len(found)} commands")
     assert {one["command"] for one in found} == {*COMMANDS, *TRAINERS, "push"}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def launch(processes, *arguments):
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    command += ["--master_port", "29519", str(ROOT / "trainers" / "offline_gpo.py"), "--bf16", "false"]
+    command += ["--standalone", str(ROOT / "trainers" / "offline_gpo.py"), "--bf16", "false"]
     command += ["--report_to", "none", "--gradient_checkpointing", "false", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 

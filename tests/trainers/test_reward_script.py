@@ -107,7 +107,7 @@ def test_no_process_ends_before_the_first_has_said_all(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in ring_rows()))
     (tmp_path / "worker.py").write_text(WORKER)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29523"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command += [tmp_path / "worker.py", tmp_path, "--model_name_or_path", save_backbone(tmp_path / "backbone")]
     command += ["--dataset_name", tmp_path / "pairs.jsonl", "--output_dir", tmp_path / "out", "--max_steps", "1"]
     command += ["--bf16", "false", "--report_to", "none"]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def launch(output, ranks, kind):
     output.mkdir()
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "29519"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--standalone"]
     finished = subprocess.run(
         [*command, "-m", "tests.training.row_means_worker", str(output), kind],
         cwd=ROOT,
