@@ -107,6 +107,18 @@ def group_of_pairs(rows: list[Mapping[str, Any]], is_regression: bool, length_co
     return prepared
 
 
+def pairs_of_group(group: Mapping[str, Any], length_column: str | None) -> Iterator[dict[str, Any]]:
+    """The pairs of a prepared group one by one, as [`~gpm_hf.data.preference_rows.prepare_row`] prepares pairs."""
+    sequences = group["sequence_ids"]
+    for place, (chosen, rejected) in enumerate(group["pairs"]):
+        pair = {"chosen_ids": sequences[chosen], "rejected_ids": sequences[rejected]}
+        pair |= {name: group[name] for name in ("prompt_ids",) if name in group}
+        pair |= {name: group[name][place] for name in (*_LABELS, IDENTICAL) if name in group}
+        if length_column is not None:
+            pair[length_column] = max(len(sequences[chosen]), len(sequences[rejected]))
+        yield pair
+
+
 def _prepared(judged: list[tuple[list[int], list[int], JudgedPair]], is_regression: bool) -> dict[str, Any]:
     numbers: dict[tuple[int, ...], int] = {}
     pairs = [[numbers.setdefault(tuple(ids), len(numbers)) for ids in sides[:2]] for sides in judged]

@@ -185,7 +185,8 @@ def _ratings(value: Any, size: int, rating_margin: float) -> list[JudgedPair]:
     pairs = []
     for i, one in enumerate(ratings):
         for j, other in enumerate(ratings[:i]):
-            if one is not None and other is not None and one != other:
+            # Means of the same ratings in another order differ in their last bits.
+            if one is not None and other is not None and not math.isclose(one, other):
                 better, worse = (i, j) if one > other else (j, i)
                 pairs.append(JudgedPair(better, worse, margin=rating_margin * abs(one - other)))
     return sorted(pairs)

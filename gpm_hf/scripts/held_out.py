@@ -54,29 +54,41 @@ def evaluate_held_out(trainer: GPMRewardTrainer) -> HeldOut | None:
     trainer.log(output.metrics)
     if not isinstance(trainer.eval_dataset, Dataset):
         return None
-    right: dict[str, list[int]] = {}
-    rows = trainer.eval_dataset.with_format(None)
     regression = trainer.args.loss_type == "regression"
-    place = 0
-    for number, row in enumerate(rows):
-        size = len(row["pairs"]) if "pairs" in row else 1
-        log_odds = np.asarray(output.predictions[place : place + size], dtype=np.float64).reshape(size)
-        place += size
-        sides, identical = _sides(row, size, regression), np.atleast_1d(row[IDENTICAL])
-        decided = (sides != 0) & ~identical.astype(bool)
-        counts = right.setdefault(_prompt(row, number), [0, 0])
-        counts[0] += int((log_odds * sides > 0)[decided].sum())
-        counts[1] += int(decided.sum())
-    decided_prompts = [counts for counts in right.values() if counts[1]]
-    if not decided_prompts:
+    counts = right_by_prompt(trainer.eval_dataset, output.predictions, regression).values()
+    if not counts:
         return None
-    correct, total = (list(column) for column in zip(*decided_prompts, strict=True))
+    correct, total = (list(column) for column in zip(*counts, strict=True))
     return HeldOut(
         pairs=sum(total),
         prompts=len(total),
         accuracy=sum(correct) / sum(total),
         interval=share_interval(correct, total, samples=_RESAMPLES),
     )
+
+
+def right_by_prompt(dataset: Dataset, predictions: np.ndarray, regression: bool) -> dict[str, tuple[int, int]]:
+    """
+    For each prompt how many pairs are right, and of how many; prompts without a pair that has a side are not there.
+
+    Args:
+        dataset: the trainer's, prepared.
+        predictions: log-odds of all pairs, as the trainer's `predict` gives them.
+        regression: whether labels are log-odds.
+    """
+    right: dict[str, tuple[int, int]] = {}
+    place = 0
+    for number, row in enumerate(dataset.with_format(None)):
+        size = len(row["pairs"]) if "pairs" in row else 1
+        log_odds = np.asarray(predictions[place : place + size], dtype=np.float64).reshape(size)
+        place += size
+        sides, identical = _sides(row, size, regression), np.atleast_1d(row[IDENTICAL])
+        decided = (sides != 0) & ~identical.astype(bool)
+        if decided.any():
+            key = _prompt(row, number)
+            before = right.get(key, (0, 0))
+            right[key] = (before[0] + int((log_odds * sides > 0)[decided].sum()), before[1] + int(decided.sum()))
+    return right
 
 
 def _sides(row: dict[str, Any], size: int, regression: bool) -> np.ndarray:

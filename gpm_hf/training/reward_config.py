@@ -65,7 +65,8 @@ class GPMRewardConfig(MaskedOptionsMixin, RewardConfig):
             encoded once; a batch has the losses and gradients of its pairs, and `per_device_train_batch_size` then
             counts groups. `None` does so, and says it, where responses come in several pairs, so that three quarters
             of them or of the tokens that pass the backbone are left at most (never with `train_heads_only`, where each
-            text passes once anyway). Groups of responses are groups in any case; pairs to be evaluated stay pairs.
+            text passes once anyway). `False` also takes groups of responses apart, into their pairs. What is evaluated
+            stays as it is given, pairs or groups.
         pair_weight (`str`, *optional*, defaults to `"pair"`):
             `"pair"` takes the mean over all pairs; `"prompt"` over each prompt's pairs first, so that prompts with
             many pairs do not weigh more (as InstructGPT did), which implies `group_pairs`.

@@ -12,10 +12,12 @@ from trl.trainer.utils import global_then_local_main_first
 
 from gpm_hf.data.collator import PreferenceCollator
 from gpm_hf.data.group_rows import (
+    GROUP_COLUMNS,
     PAIRS_LEFT_OUT,
     cut_group,
     group_of_pairs,
     group_preparation_version,
+    pairs_of_group,
     prepare_group,
 )
 from gpm_hf.data.packed_collator import PackedPreferenceCollator
@@ -148,6 +150,29 @@ def group_pairs(dataset: Dataset, args: GPMRewardConfig, shares_prompt: bool, un
             },
             fingerprint=digest.hexdigest(),
         )
+
+
+def ungroup(dataset: Dataset | IterableDataset, args: GPMRewardConfig, name: str) -> Dataset | IterableDataset:
+    """The pairs of prepared groups, one a row; how many there are is said, but of a stream."""
+    streaming = isinstance(dataset, IterableDataset)
+    with global_then_local_main_first():
+        pairs = dataset.map(
+            _one_by_one,
+            batched=True,
+            fn_kwargs={"length_column": _length_column(args), "version": group_preparation_version()},
+            # By name, because of a stream nobody knows the columns before its first row.
+            remove_columns=list(GROUP_COLUMNS),
+            **({} if streaming else {"num_proc": args.dataset_num_proc, "desc": f"Taking {name} groups apart"}),
+        )
+    if isinstance(dataset, Dataset) and isinstance(pairs, Dataset):
+        logger.info(f"{len(dataset)} {name} groups become {len(pairs)} pairs, as group_pairs=False says.")
+    return pairs
+
+
+def _one_by_one(batch: dict[str, list[Any]], length_column: str | None, version: str) -> dict[str, list[Any]]:
+    groups = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    pairs = [pair for group in groups for pair in pairs_of_group(group, length_column)]
+    return {name: [pair[name] for pair in pairs] for name in pairs[0]}
 
 
 def _by_prompt(dataset: Dataset, shares_prompt: bool) -> tuple[list[list[int]], list[float], int, int, int]:

@@ -42,7 +42,7 @@ from gpm_hf.training.publishing_mixin import PublishingMixin
 from gpm_hf.training.quantized_layers import keep_trainable
 from gpm_hf.training.reward_config import GPMRewardConfig
 from gpm_hf.training.reward_data import count_undecided, prepare_preferences
-from gpm_hf.training.reward_groups import count_groups, cut_groups, group_pairs
+from gpm_hf.training.reward_groups import count_groups, cut_groups, group_pairs, ungroup
 from gpm_hf.training.reward_metrics import PairMetricsMixin
 from gpm_hf.training.row_means import COUNTED, NO_SEARCH, fetch_own_batches
 from gpm_hf.training.run_record import data_sources, preference_model_record
@@ -282,6 +282,9 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
             return dataset  # `evaluate` on a data set that `__init__` prepared
         config = cast(GPMConfig, self.gpm.config)
         dataset, grouped, dropped = prepare_preferences(dataset, processing_class, config, args, dataset_name)
+        is_training = self._train_counts is None
+        if grouped and is_training and args.group_pairs is False:
+            dataset, grouped = ungroup(dataset, args, dataset_name), False
         if isinstance(dataset, IterableDataset):
             if args.train_heads_only:
                 raise ValueError("train_heads_only keeps states on disk, row by row; a streamed data set has no rows.")
@@ -289,12 +292,12 @@ class GPMRewardTrainer(PublishingMixin, PairMetricsMixin, RewardTrainer):
                 raise ValueError("max_tokens_per_batch needs to know all rows, and those of a stream nobody knows.")
             if args.max_length is not None:
                 count_left_out(dataset, dataset, args.max_length, dataset_name)
+            self._train_counts = self._train_counts or {}
             return dataset if grouped else super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-        is_training = self._train_counts is None
         if not grouped:
             before = dataset
             dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
-            dropped = count_left_out(before, dataset, args.max_length, dataset_name)
+            dropped += count_left_out(before, dataset, args.max_length, dataset_name)
         undecided = count_undecided(dataset, args.loss_type, dataset_name)
         if is_training:
             self._train_counts = {"rows_over_max_length": dropped, **undecided}

@@ -25,6 +25,7 @@ def pairs_of(responses=3, rating_margin=0.0, **statement):
         ({"ratings": [5, 4, 4.0]}, [(0, 1), (0, 2)]),
         ({"ratings": [1, None, 3]}, [(2, 0)]),
         ({"ratings": [1, 1, 1]}, []),
+        ({"ratings": [(0.1 + 0.2) / 2, 0.15, 0.1500001]}, [(2, 0), (2, 1)]),  # 0.1 + 0.2 is not 0.3
         ({"ring": True}, [(0, 1), (1, 2), (2, 0)]),
         ({"preferences": [[0, 1], [1.0, 0.0, 1.0]]}, [(0, 1), (1, 0)]),
         ({"preferences": [[2, 1]], "ranking": None, "ring": False}, [(2, 1)]),

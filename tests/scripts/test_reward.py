@@ -1,11 +1,16 @@
 """The reward script in this process: what it reads, holds out, measures, says and writes."""
 
+import itertools
 import json
+import math
 import re
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
+from gpm_hf.data.overlap import hold_out
+from tests.conftest import save_backbone
 from tests.training.test_reward_trainer import ring_rows
 
 
@@ -53,7 +58,6 @@ def test_a_dry_run_reads_everything_and_leaves_nothing(capsys, backbone_folder, 
 
 def test_bradley_terry_beside_it_with_the_numbers_of_the_saved_models(capsys, backbone_folder, tmp_path):
     from gpm_hf import load_preference_model, load_tokenizer
-    from gpm_hf.data.overlap import hold_out
     from gpm_hf.data.splits import load_preference_dataset
 
     data = write(tmp_path / "votes.jsonl", votes(24))
@@ -77,6 +81,36 @@ def test_bradley_terry_beside_it_with_the_numbers_of_the_saved_models(capsys, ba
         assert str(tmp_path) not in card
     assert out.count("gpm-hf ") == 3 and f"gpm-hf score {folder}" in out
     assert f"gpm-hf eval pairs gpm:{folder} gpm:{folder / 'bradley-terry'} --dataset" in out
+
+
+def decided_pairs(row):
+    """Pairs of a row that somebody has decided, counted in the file's own form: votes, or means of ratings."""
+    if "pairs" in row:
+        return sum(pair["p_a"] != 0.5 for pair in row["pairs"])
+    means = [np.mean([float(one["Rating"]) for one in each["annotations"].values()]) for each in row["completions"]]
+    texts = [each["response"] for each in row["completions"]]
+    pairs = itertools.combinations(range(len(means)), 2)
+    return sum(not math.isclose(means[i], means[j]) and texts[i] != texts[j] for i, j in pairs)
+
+
+@pytest.mark.parametrize(("data", "form"), [("qa_feedback_4way", "groups"), ("uf_schema_summeval", "ultrafeedback")])
+def test_peoples_rankings_and_ratings_in_their_own_form(capsys, shared, tmp_path, data, form):
+    """As groups, and as the same pairs one by one: both are judged on every decided pair of the same prompts."""
+    rows = [json.loads(line) for line in (shared / "data" / f"{data}.jsonl").read_text().splitlines()[:8]]
+    prompt = "instruction" if form == "ultrafeedback" else "prompt"
+    file = write(tmp_path / f"{data}.jsonl", rows)
+    backbone = save_backbone(tmp_path / "backbone", max_position_embeddings=8192)
+    sizes = []
+    for options in ([], ["--group_pairs", "false"]):
+        arguments = ["--dataset_name", file, "--test_split_size", 0.5, "--seed", 0, "--max_length", 8192]
+        run(backbone, tmp_path / "out", *arguments, "--train_heads_only", "--max_steps", 2, *options)
+        out = capsys.readouterr().out
+        assert f"8 rows read as `{form}`" in out and "Held out by prompt: 4 of 8 rows" in out
+        sizes.append(int(re.search(r"accuracy [\d.]+% of (\d+) pairs over 4 prompts", out)[1]))
+    pairs = Dataset.from_list([{"prompt": row[prompt], "chosen": "yes", "rejected": "no"} for row in rows])
+    held_out = hold_out(pairs, 0.5)[1]["prompt"][:]
+    expected = sum(decided_pairs(row) for row in rows if row[prompt] in held_out)
+    assert sizes == [expected, expected] and expected > 10
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
 """Groups have the losses, gradients and measurements of their pairs one by one."""
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from gpm_hf.data.columns import dataset_of_rows
 from gpm_hf.data.judged_groups import read_judged_group
-from tests.conftest import build_gpm, build_tokenizer
+from tests.conftest import build_gpm, build_tokenizer, save_backbone
 from tests.training.test_reward_trainer import config
 
 WORDS = ["red", "green", "blue", "red and blue", "green and red", "blue and green", "a city", "of gold"]
@@ -75,6 +80,11 @@ def pairs_of(groups, rating_margin=0.0):
     return rows
 
 
+def as_given(rows):
+    """The option by which groups stay groups and pairs stay pairs."""
+    return {} if "responses" in rows[0] else {"group_pairs": False}
+
+
 def loss_and_gradients(trainer):
     trainer.model.eval()  # no dropout, and no metrics of a training
     trainer.model.zero_grad()
@@ -104,7 +114,7 @@ def test_a_batch_of_groups_has_the_gradient_of_its_pairs(tmp_path, double, case,
     results = []
     for rows in (CASES[case], pairs_of(CASES[case])):
         model = build_gpm(backbone, embedding_dim=4)
-        trainer = make_trainer(tmp_path, model, rows, packing=packing, group_pairs=False)
+        trainer = make_trainer(tmp_path, model, rows, packing=packing, **as_given(rows))
         results.append(loss_and_gradients(trainer))
     grouped, single, batch = results[0], results[1], results[0][2]
     assert_same(grouped, single)
@@ -120,7 +130,7 @@ def test_with_attention_that_cannot_share_prompts(tmp_path):
     """Gemma 2 attends eagerly, in float32 whatever its weights are."""
     results = []
     for rows in (RAGGED, pairs_of(RAGGED)):
-        trainer = make_trainer(tmp_path, build_gpm("gemma2", embedding_dim=4), rows, group_pairs=False)
+        trainer = make_trainer(tmp_path, build_gpm("gemma2", embedding_dim=4), rows, **as_given(rows))
         results.append(loss_and_gradients(trainer))
     assert "response_lengths" not in results[0][2]
     assert_same(*results, tolerance=1e-5)
@@ -135,7 +145,7 @@ def test_with_attention_that_cannot_share_prompts(tmp_path):
 def test_of_every_kind_of_heads(tmp_path, double, options, packing):
     results = []
     for rows in (RAGGED, pairs_of(RAGGED)):
-        trainer = make_trainer(tmp_path, build_gpm(**options), rows, packing=packing, group_pairs=False)
+        trainer = make_trainer(tmp_path, build_gpm(**options), rows, packing=packing, **as_given(rows))
         results.append(loss_and_gradients(trainer))
     assert_same(*results)
 
@@ -204,7 +214,7 @@ def test_margins_and_regression(tmp_path, double):
                 data,
                 loss_type=loss_type,
                 rating_margin=margin,
-                group_pairs=False,
+                **as_given(data),
             )
             results.append(loss_and_gradients(trainer))
         assert_same(*results)
@@ -222,7 +232,7 @@ def test_weights_after_three_steps(tmp_path, double, how):
             build_gpm(embedding_dim=4),
             rows,
             peft_config=adapter,
-            group_pairs=False,
+            **as_given(rows),
             packing=None if how == "heads" else True,
             max_steps=3,
             per_device_train_batch_size=len(rows),
@@ -289,6 +299,28 @@ def test_pairs_of_a_prompt_become_a_group(tmp_path, double, caplog):
     # Nothing to put together, or nothing gained.
     alone = [row | {"prompt": f"{number}?"} for number, row in enumerate(rows)]
     assert len(make_trainer(tmp_path, rows=alone).train_dataset) == len(alone)
+
+
+@pytest.mark.parametrize("loss_type", ["cross_entropy", "regression"])
+def test_groups_are_taken_apart_when_asked(tmp_path, caplog, loss_type):
+    """Rows are those of the same pairs given one by one; a response over `max_length` takes its pairs with it."""
+    caplog.set_level("INFO", "gpm_hf")
+    rows = [*RAGGED, CASES["soft"][0]]
+    unused = ["target_score"]
+    if loss_type == "regression":
+        scores = [[0, 1.5, -2], [-1.5, 0, 0.5], [2, -0.5, 0]]
+        rows = [group(3, 0, target_scores=scores), group(2, 1, target_scores=[[0, None], [0.25, 0]])]
+        unused = ["preference_probability", "margin"]
+    rows[0] = rows[0] | {"responses": ["word " * 200, *rows[0]["responses"][1:]]}
+    pairs = [pair for pair in pairs_of(rows) if "word word" not in pair["chosen"] + pair["rejected"]]
+    options = {"loss_type": loss_type, "max_length": 120, "train_sampling_strategy": "group_by_length"}
+    trainer = make_trainer(tmp_path, rows=rows, eval_rows=rows[1:], group_pairs=False, **options)
+    assert f"groups become {len(pairs)} pairs" in caplog.text
+    assert trainer._train_counts["rows_over_max_length"] == len(pairs_of(rows)) - len(pairs) > 0
+    expected = make_trainer(tmp_path, rows=pairs, group_pairs=False, **options).train_dataset
+    expected = expected.remove_columns([name for name in unused if name in expected.column_names])
+    assert list(trainer.train_dataset) == list(expected) and len(expected) == len(pairs)
+    assert trainer.group_counts == {} and "pairs" in trainer.eval_dataset.column_names
 
 
 def test_a_prompt_of_many_pairs_is_several_groups_of_one_weight(tmp_path):
@@ -385,6 +417,14 @@ def test_groups_in_a_stream(tmp_path):
     )
     trainer.train()
     assert trainer.state.log_history[-1]["step"] == 2
+    single = GPMRewardTrainer(
+        build_gpm(embedding_dim=4),
+        config(tmp_path, group_pairs=False),
+        train_dataset=stream,
+        processing_class=build_tokenizer(),
+    )
+    expected = make_trainer(tmp_path, rows=pairs_of(RAGGED), group_pairs=False)
+    assert [row["chosen_ids"] for row in single.train_dataset] == expected.train_dataset["chosen_ids"][:]
 
 
 @pytest.mark.parametrize(
@@ -413,3 +453,28 @@ def test_options_that_contradict(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             config(tmp_path, **options)
+
+
+@pytest.mark.slow
+def test_the_benchmark_on_groups_of_a_file(tmp_path):
+    """Every prompt is held out once for each seed; the control's numbers by hand."""
+    rows = [group(3, number, ranking=[0, 1, 2]) for number in range(6)]
+    rows += [group(3, number, preferences=[[0, 1, 0.2], [0, 2, 0.5]]) for number in range(6, 8)]
+    data, report = tmp_path / "groups.jsonl", tmp_path / "report.json"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "benchmarks/group_data.py", str(data), "--model", save_backbone(tmp_path / "backbone")]
+    command += ["--seeds", "0", "1", "--epochs", "1", "--output", str(report)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert "8 prompts, 20 pairs with a side; seeds [0, 1]." in finished.stdout
+    # Each response is longer than the one before: the longer loses all 18 pairs of the rankings, and wins both votes.
+    lines = json.loads(report.read_text())["rows"]
+    assert lines[0][3].startswith("10.0% (")
+    assert [line[:2] for line in lines[1:]] == [
+        [model, way] for model in ("general preference model", "Bradley-Terry") for way in ("groups", "pairs")
+    ]
+    for line in lines[1:]:  # of 40 pairs in all
+        right = float(line[3].split("%")[0]) * 0.4
+        assert 0 <= right <= 40 and right == pytest.approx(round(right), abs=0.02)
