@@ -8,11 +8,13 @@ GPMRewardTrainer on the same pairs, packed two by two, and GPMRewardTrainer on t
 
 A group of 3 is a ring, larger ones are rankings, with K (K - 1) / 2 pairs each. A step is as in `reward_step.py`,
 whose parts this uses: the ways alternate in one process, and ratios are those of medians. The bounds count tokens
-alone.
+alone. "User" leaves out the seconds that the kernel took: most of these go to memory that a step of many sequences
+fetches anew and gives back, which no count of tokens knows.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -84,28 +86,37 @@ def make_ways(name: str, options: argparse.Namespace, folder: str) -> dict[str, 
     }
 
 
-def passed_tokens(way: Way, rows: list[dict]) -> int:
-    """Places of a batch that pass the backbone in a step, padding included."""
+def first_step(way: Way, rows: list[dict]) -> tuple[int, int]:
+    """Warms up: bytes kept for the backward pass, and places of the batch that pass the backbone, padding included."""
     counts = []
     embeddings = way.trainer.model.get_input_embeddings()
     handle = embeddings.register_forward_hook(lambda module, inputs, output: counts.append(output.shape[:-1].numel()))
-    way.step(rows)
+    kept = way.memory(rows)
     handle.remove()
-    return sum(counts)
+    return kept, sum(counts)
+
+
+def timed_step(way: Way, rows: list[dict]) -> tuple[float, float]:
+    """Seconds of a step by its clock, and of computing outside of the kernel."""
+    before = os.times().user
+    return way.step(rows), os.times().user - before
 
 
 def measure(ways: dict[str, Way], size: int, lengths: str, options: argparse.Namespace) -> dict:
     prompt, response = map(int, lengths.split("/"))
     pairs, group = random_group(size, prompt, response)
     rows = {"TRL": pairs, "pairs": pairs, "group": [group]}
-    memory = {name: way.memory(rows[name]) for name, way in ways.items()}  # and the first step, which warms up
-    passed = {name: passed_tokens(way, rows[name]) for name, way in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    memory, passed = {}, {}
+    for name, way in ways.items():
+        memory[name], passed[name] = first_step(way, rows[name])
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(options.rounds):
         names = list(ways)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            seconds[name].append(ways[name].step(rows[name]))
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append(timed_step(ways[name], rows[name]))
+    median, user = (
+        {name: statistics.median(step[kind] for step in steps) for name, steps in seconds.items()} for kind in (0, 1)
+    )
     tokens = prompt + size * response
     return {
         "K": size,
@@ -114,8 +125,10 @@ def measure(ways: dict[str, Way], size: int, lengths: str, options: argparse.Nam
         "TRL, seconds": round(median["TRL"], 3),
         "TRL / group": round(median["TRL"] / median["group"], 2),
         "bound": round(2 * len(pairs) * (prompt + response) / tokens, 2),
+        "user, TRL / group": round(user["TRL"] / user["group"], 2),
         "tokens, TRL / group": round(passed["TRL"] / passed["group"], 2),
         "pairs / group": round(median["pairs"] / median["group"], 2),
+        "user, pairs / group": round(user["pairs"] / user["group"], 2),
         "tokens, pairs / group": round(passed["pairs"] / passed["group"], 2),
         "memory, TRL / group": round(memory["TRL"] / memory["group"], 2),
         "memory, pairs / group": round(memory["pairs"] / memory["group"], 2),
