@@ -10,6 +10,7 @@ A type that the output holds already is not asked again: a run that was stopped 
 """
 
 import argparse
+import datetime
 import json
 from collections import Counter
 from pathlib import Path
@@ -53,7 +54,10 @@ def counts(results: dict) -> Counter:
 def tables(runs: list[dict]) -> str:
     """Counts of each run, then the types of the last one."""
     rows = [
-        [f"transformers {run['transformers']}, PEFT {run['peft']}", len(run["types"])]
+        [
+            f"transformers {run['transformers']}, PEFT {run['peft']}, torch {run['torch']}, {run['date']}",
+            len(run["types"]),
+        ]
         + [counts(run)[verdict] for verdict in VERDICTS]
         for run in runs
     ]
@@ -96,6 +100,7 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     versions = {"transformers": transformers.__version__, "peft": peft.__version__, "torch": torch.__version__}
     results = json.loads(args.output.read_text()) if args.output.exists() else {**versions, "types": {}}
+    results["date"] = f"{datetime.date.today()}"
     if {name: results[name] for name in versions} != versions:
         parser.error(f"{args.output} is of other packages: give another --output.")
     for model_type in args.types or [name for name in model_types() if name not in results["types"]]:

@@ -95,8 +95,9 @@ def sharing_obstacle(model):
     kind = config.model_type
     if cache_argument(model.backbone_class) is None:
         return f"{kind} takes no cache in which a prompt could wait for its responses."
-    # Layers that keep a running state instead cannot be told where a left-padded prompt begins.
-    others = set(config.to_dict().get("layer_types") or []) - {"full_attention", "sliding_attention"}
+    # Layers that keep a running state instead cannot be told where a left-padded prompt begins. Where a list names the
+    # layers' other parts too, an "mlp" reads each token by itself.
+    others = set(config.to_dict().get("layer_types") or []) - {"full_attention", "sliding_attention", "mlp"}
     if model.model._is_stateful or others:
         what = ", ".join(sorted(others)) or "a running state"
         return f"{kind} has layers that remember a prompt otherwise than by keys and values ({what})."

@@ -3,10 +3,14 @@
 import os
 from contextvars import ContextVar
 
-from transformers import AutoConfig, AutoModel, GgufConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, GgufConfig
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_MAPPING,
+)
 
 from .configuration_gpm import MODEL_OPTIONS, GPMConfig
 from .remote_backbone_gpm import is_remote, save_backbone_code
@@ -180,7 +184,9 @@ class GPMPreTrainedModel(PreTrainedModel):
     @property
     def context_length(self):
         """The most tokens a sequence may have; `None` for a backbone whose positions have no limit."""
-        return getattr(self.config.text_config, "max_position_embeddings", None)
+        limit = getattr(self.config.text_config, "max_position_embeddings", None)
+        # XLNet writes -1.
+        return None if limit is None or limit < 1 else limit
 
     def check_vocabulary(self, rows):
         """Raises `ValueError` for token ids that the backbone has no embedding for."""
@@ -219,7 +225,9 @@ def check_backbone(name_or_path, config):
             f"{name_or_path} is an encoder-decoder ({config.model_type}), not a causal language model, which a "
             "preference model needs: use a decoder language model."
         )
-    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder:
+    settings = config.to_dict()
+    # XLM has a word of its own for it.
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not settings.get("is_decoder", settings.get("causal")):
         raise ValueError(
             f"{name_or_path} is an encoder ({config.model_type}), not a causal language model: a prompt's states "
             "would depend on the response. A preference model needs a decoder language model."
@@ -236,7 +244,12 @@ def check_backbone(name_or_path, config):
             f"{name_or_path} is a multimodal model ({config.model_type}); a preference model needs a text-only "
             f"checkpoint ({text_config.model_type})."
         )
-    if not isinstance(config.to_dict().get("hidden_size", config.attribute_map.get("hidden_size")), int | str):
+    if config.model_type in CONFIG_MAPPING and type(config) not in MODEL_MAPPING:
+        raise ValueError(
+            f"{name_or_path} is the decoder of a larger model ({config.model_type}), for which alone transformers has "
+            "no `AutoModel`; a preference model needs a decoder language model that stands by itself."
+        )
+    if not isinstance(settings.get("hidden_size", config.attribute_map.get("hidden_size")), int | str):
         raise ValueError(
             f"{name_or_path} does not say how wide its states are ({config.model_type} has no `hidden_size`); a "
             "preference model needs a decoder language model alone."

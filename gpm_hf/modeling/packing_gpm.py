@@ -99,7 +99,7 @@ def packing_obstacle(model):
     # The contract of flash attention is that each layer names its window to the attention function.
     if settings.get("sliding_window") is not None and not backbone._supports_flash_attn:
         return f"{kind} has a sliding window that its layers keep to themselves."
-    others = set(settings.get("layer_types") or []) - {"full_attention", "sliding_attention"}
+    others = set(settings.get("layer_types") or []) - {"full_attention", "sliding_attention", "mlp"}
     if backbone._is_stateful or others:
         return f"{kind} has layers that read a sequence otherwise than by attention {sorted(others)}."
     if any(vars(module).get("is_causal", True) is False for module in backbone.modules()):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import ElectraConfig, XLMConfig
 
 from gpm_hf.modeling import (
     GPMConfig,
@@ -12,6 +13,7 @@ from gpm_hf.modeling import (
     probing_gpm,
     sharing_obstacle,
 )
+from gpm_hf.modeling.loading_gpm import check_backbone
 from tests.conftest import backbone_config, draw_gate
 
 from .backbones.cells import draw_group, examine, of_groups
@@ -63,6 +65,9 @@ def test_every_road_of_twelve_families(model_type):
         ("gemma3", "is a multimodal model"),
         ("bart", "is an encoder-decoder"),
         ("bert", "is an encoder"),
+        ("trocr", "is the decoder of a larger model"),
+        ("xlm", "is an encoder"),
+        ("xlnet", "no causal language model: what comes after a prompt changes its states"),
     ],
 )
 def test_refused_in_a_sentence(model_type, said):
@@ -71,21 +76,22 @@ def test_refused_in_a_sentence(model_type, said):
     assert cell["verdict"] == "refused" and said in cell["why"]
 
 
-# Types that were examined; those after them in the alphabet, and these three, wait until they were.
-EXAMINED = {name for name in model_types() if name <= "gemma4_text"} | {"git"}
-EXAMINED -= {"flint", "gemma4", "gemma4_assistant"}
+def test_what_is_an_encoder_by_default_can_be_a_decoder():
+    check_backbone("xlm", XLMConfig(causal=True))
+    check_backbone("electra", ElectraConfig(is_decoder=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", sorted(EXAMINED))
+@pytest.mark.parametrize("model_type", model_types())
 def test_no_type_gives_a_wrong_number_or_a_raw_error(model_type):
     assert not faults(examine_apart(model_type)["cells"])
 
 
 @pytest.fixture
-def unasked(monkeypatch):
-    """As in a process that has asked nothing yet."""
+def unasked(monkeypatch, tmp_path):
+    """As in the first process of a machine."""
     monkeypatch.setattr(probing_gpm, "_ANSWERS", {})
+    monkeypatch.setenv("GPM_HF_PROBE_CACHE", str(tmp_path / "answers"))
 
 
 def new_model(backbone="llama", **options):

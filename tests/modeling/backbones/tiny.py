@@ -68,6 +68,12 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 BYTES = {"vocab_size": 260, "max_position_embeddings": 256, **SMALL}
 # The second attention layer has the weights of the first.
 HYBRID = {"layers_block_type": ["mamba", "hybrid"] * 2, "num_hidden_layers": 4}
+# Of whose defaults transformers itself makes no model.
+NEEDED = {
+    "gemma4_assistant": {
+        "text_config": {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
+    },
+}
 OVERRIDES = {
     "bamba": {"attn_layer_indices": [1]},
     "blt": {
@@ -88,6 +94,16 @@ OVERRIDES = {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
         "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
     },
+    # Two layers once, two in a loop, two once.
+    "dory": {
+        "layer_types": ["sliding_attention", "full_attention"] * 3,
+        "num_hidden_layers": 6,
+        "n_input_layers": 2,
+        "n_recurrent_layers": 2,
+        "n_output_layers": 2,
+    },
+    # With large parts of its own for some of its layers.
+    "dots3_note_text": {"head_dim": 16, "per_layer_config": {"1": {"kv_lora_rank": 8}}},
     "falcon_h1": {"mamba_d_ssm": 64},
     "gemma3n_text": {
         "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -98,11 +114,37 @@ OVERRIDES = {
     },
     "git": {"vision_config": {**SMALL, "image_size": 16, "patch_size": 8}},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "mamba2": {"num_heads": 8, "head_dim": 8},
+    "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
     "phi3": LONGROPE,
     "phimoe": LONGROPE,
+    "phi4_multimodal": {
+        "vision_config": {**SMALL, "image_size": 16, "crop_size": 16, "patch_size": 8},
+        "audio_config": {**SMALL, "num_blocks": 1, "ext_pw_out_channel": 32, "nemo_conv_channels": 32},
+    },
+    "qwen4_exp_text": {
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 64,
+        "indexer_compress_ratio": 4,
+    },
     "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, **HYBRID},
-    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, **HYBRID},
+    # Two blocks that attend, in turn.
+    "zamba2": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "layers_block_type": ["mamba", "hybrid"] * 4,
+        "num_hidden_layers": 8,
+        "num_mem_blocks": 2,
+        "use_shared_attention_adapter": True,
+        "adapter_rank": 4,
+    },
+    "zaya": {"num_experts_per_tok": 1},
 }
 
 
@@ -111,11 +153,16 @@ def model_types():
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
+def default_config(model_type):
+    """A configuration of the sizes that its class comes with, where these fit each other."""
+    return CONFIG_MAPPING[model_type](**NEEDED.get(model_type, {}))
+
+
 def tiny_config(model_type, **options):
     """A configuration of the type's own class with the sizes above, wherever it has such a one."""
     config_class = CONFIG_MAPPING[model_type]
     overrides = {**OVERRIDES.get(model_type, {}), **options}
-    default = config_class().to_dict()
+    default = default_config(model_type).to_dict()
     settings = {
         name: size
         for name, size in SIZES.items()
