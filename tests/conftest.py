@@ -41,6 +41,14 @@ def one_thread():
     torch.set_num_threads(int(os.environ.get("GPM_HF_TEST_THREADS", "1")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kept_answers(tmp_path_factory):
+    """What backbones say of the roads they take is read from no other run, nor by commands that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPM_HF_PROBE_CACHE", str(tmp_path_factory.mktemp("answers")))
+        yield
+
+
 def build_tokenizer(chat=True, bos=False, pad_is_eos=False, padding_side="right"):
     """A byte-level BPE tokenizer of 400 tokens, trained on a few sentences."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers

@@ -3,10 +3,10 @@ What a backbone can do, asked of itself: a few tokens by each road, against the 
 
 Two prompts with two responses each are read as plain rows, with the prompts in a cache, and as packed rows; whether it
 is causal a prompt with two responses shows. A road that gives other states is not taken. The answer holds for all
-models of a process with this class, configuration, attention, device and type. Not asked are models whose weights this
-process does not hold whole (sharded or offloaded ones), whose attention does not run where they are, and quantised
-ones on a CPU: what their configuration says decides alone. So it does for all with `GPM_HF_PROBE=0` in the
-environment.
+models of a process with this class, configuration, attention, device and type, and where it is a yes for later
+processes too, see `answers_gpm.py`. Not asked are models whose weights this process does not hold whole (sharded or
+offloaded ones), whose attention does not run where they are, and quantised ones on a CPU: what their configuration
+says decides alone. So it does for all with `GPM_HF_PROBE=0` in the environment.
 """
 
 import math
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch.distributed.tensor import DTensor
 
+from .answers_gpm import described, is_kept, keep
 from .evaluation_gpm import evaluation_mode
 from .packed_attention_gpm import plain_attention
 from .pooling_gpm import input_device
@@ -28,6 +29,7 @@ SHORTEST = (1,), (1, 1)
 _ROUNDING = {torch.float64: 1e-5, torch.float32: 5e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
 _QUANTIZED = 5e-2
 _OF_INFLUENCE = 1e-2
+ROADS = ("causal", "sharing", "packing")
 _ANSWERS: dict = {}
 
 
@@ -60,9 +62,13 @@ class Reference(NamedTuple):
         return not bool(torch.stack(apart).max() <= self.bound)
 
 
+def _is_asking():
+    return os.environ.get("GPM_HF_PROBE") != "0"
+
+
 def can_be_asked(model):
     """Whether a pass of a few tokens costs milliseconds and concerns no other process."""
-    if os.environ.get("GPM_HF_PROBE") == "0":
+    if not _is_asking():
         return False
     attention = plain_attention(model.config.text_config._attn_implementation)
     runs_anywhere = attention in ("eager", "sdpa", "flex_attention")
@@ -96,9 +102,18 @@ def answer(model, road, ask=None):
     kind = (plain_attention(config._attn_implementation), model.device.type, *_types(model))
     if (road, *kind) in model.answers:
         return model.answers[road, *kind]
-    key = (model.backbone_class, config.to_json_string())
+    settings = config.to_json_string(use_diff=False)
+    key = (model.backbone_class, settings)
     if (road, *kind, *key) in _ANSWERS:
         return model.answers.setdefault((road, *kind), _ANSWERS[road, *kind, *key])
+    description = described(model, kind, settings) if _is_asking() else None
+    if description is not None:
+        # All at once: to say what a backbone is takes as long as reading them.
+        kept = {(name, *kind): None for name in ROADS if is_kept(description, name)}
+        model.answers |= kept
+        _ANSWERS.update({(*asked, *key): said for asked, said in kept.items()})
+        if (road, *kind) in kept:
+            return None
     if not can_be_asked(model):
         # Nor is it looked again at each batch.
         return model.answers.setdefault((road, *kind))
@@ -118,6 +133,9 @@ def answer(model, road, ask=None):
     if reference.influence > 10 * reference.bound:
         # Weights that are all but zero would hide anything.
         _ANSWERS.update({(*asked, *key): said for asked, said in found.items()})
+        for (name, *_), said in found.items():
+            if description is not None and said is None:
+                keep(description, name)
     return found[road, *kind]
 
 
