@@ -3,14 +3,10 @@
 import os
 from contextvars import ContextVar
 
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, GgufConfig
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, GgufConfig
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_MAPPING,
-)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from .configuration_gpm import MODEL_OPTIONS, GPMConfig
 from .remote_backbone_gpm import is_remote, save_backbone_code
