@@ -69,6 +69,12 @@ def tables(runs: list[dict]) -> str:
         for verdict in VERDICTS
     }
     text.append("## Right by every road\n\n" + ", ".join(f"`{name}`" for name in of["right"]) + ".")
+    lacking = {
+        name: [cell for cell, found in types[name]["cells"].items() if found["verdict"] == "absent"]
+        for name in of["right"]
+    }
+    without = [f"`{name}` ({', '.join(cells)})" for name, cells in lacking.items() if cells]
+    text.append("transformers itself lacks: " + (", ".join(without) or "nothing") + ".")
     others = [
         [
             f"`{name}`",

@@ -243,7 +243,9 @@ def _causal_obstacle(model, reference):
     # Weights that are not finite are said where the scores are.
     if not (firsts - seconds).norm(dim=-1).max() > reference.bound:
         return None
+    config = model.config.text_config
+    attention = plain_attention(config._attn_implementation)
     return (
-        f"{model.config.text_config.model_type} is no causal language model: what comes after a prompt changes its "
-        "states, which a preference model reads. Use a decoder language model."
+        f"{config.model_type} is no causal language model: what comes after a prompt changes its states, which a "
+        f"preference model reads (attn_implementation={attention!r}). Use a decoder language model."
     )

@@ -25,7 +25,7 @@ from gpm_hf.scoring.preference_model import load_preference_model
 from gpm_hf.training.peft_config import adapter_config
 from tests.conftest import draw_gate
 
-from .tiny import build_language_model, default_config, tiny_config
+from .tiny import SEEDS, build_language_model, default_config, tiny_config
 
 PROMPT, RESPONSES = 12, (3, 7, 1, 5)
 TAU = 0.1
@@ -87,7 +87,7 @@ class Case:
     def __init__(self, model_type, folder, **options):
         self.root = Path(folder)
         self.folder = str(self.root / "lm")
-        self.language_model = build_language_model(tiny_config(model_type, **options))
+        self.language_model = build_language_model(tiny_config(model_type, **options), seed=SEEDS.get(model_type, 0))
         self.language_model.save_pretrained(self.folder)
         self.own = base_of(self.language_model)
         self.groups = [draw_group(), draw_group(9, (4, 2, 6), seed=1)]

@@ -147,6 +147,10 @@ OVERRIDES = {
     "zaya": {"num_experts_per_tok": 1},
 }
 
+# Drawn by seed 0, the tiny language model chooses other experts for a token where it is rounded to bfloat16, and then
+# its own states of a batch are not those of a sequence alone.
+SEEDS = {"hy_v3": 1}
+
 
 def model_types():
     """All that transformers has in its mapping of causal language models, sorted."""
