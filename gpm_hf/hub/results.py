@@ -78,7 +78,10 @@ def load_results(folder: str | Path) -> list[dict[str, Any]]:
     for path in paths:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not {"evaluation", "model_sha256", "data", "result"} <= found.keys():
-            raise ValueError(f"{path} is no result of `gpm-hf eval ... --output`.")
+            raise ValueError(
+                f"{path} is no result of one model, as `gpm-hf eval ... --output` writes it for one scorer; a "
+                "comparison of several is not what a card states. Keep it in another folder."
+            )
         if found["model_sha256"] != digest:
             raise ValueError(
                 f"{path} was not measured on the model in {folder}: its weights, configuration, tokenizer, code or "

@@ -3,7 +3,9 @@
 import copy
 import inspect
 
-from transformers import Cache
+import torch
+from torch.nn.functional import pad
+from transformers import Cache, DynamicCache
 
 # transformers 5.24 renamed the argument. Code that comes with a checkpoint keeps the name that it was written with.
 CACHE_NAMES = ("cache", "past_key_values")
@@ -48,3 +50,25 @@ class PromptCache(Cache):
         else:
             layer.batch_select_indices(self.rows)
         return layer.update(key_states, value_states, *args, **kwargs)
+
+
+def padded_together(caches, order):
+    """
+    One cache of the rows of several, padded on the left to the longest.
+
+    Args:
+        caches (`list[DynamicCache]`): of one model.
+        order (`torch.LongTensor` of shape `(rows,)`): which row each one of the result is, of all rows in turn.
+
+    Returns:
+        `DynamicCache`.
+    """
+    columns = max(cache.get_seq_length() for cache in caches)
+    together = DynamicCache()
+    for number, layers in enumerate(zip(*(cache.layers for cache in caches))):
+        keys, values = (
+            torch.cat([pad(rows, (0, 0, columns - rows.shape[-2], 0)) for rows in kind])[order]
+            for kind in zip(*((layer.keys, layer.values) for layer in layers))
+        )
+        together.update(keys, values, number)
+    return together

@@ -5,18 +5,22 @@ Where a group's prompt is a good part of its tokens, it is encoded once for all 
 of the prompt in a cache. Everything else is sequences, which are batched by length across groups.
 """
 
+import copy
 from functools import partial
 
 import torch
 from transformers import DynamicCache
 
-from .cache_gpm import PromptCache, cache_argument
+from .cache_gpm import PromptCache, cache_argument, padded_together
 from .encoding_gpm import EncodedGroup, rows_of_groups
 from .errors_gpm import PromptError
 from .evaluation_gpm import evaluation_mode
 from .long_rope_gpm import long_rope_from
 from .pooling_gpm import input_device
 from .probing_gpm import answer, by_road
+
+# A pass over fewer tokens takes as long as one over so many (of a small model on a CPU).
+PASS_TOKENS = 64
 
 
 def embed_groups(model, groups, batch_size, max_batch_tokens, least_forwards=0):
@@ -118,27 +122,42 @@ def _by_cache(model, reference):
 
 
 @torch.no_grad()
-def pool_shared(model, groups, batch_size):
+def pool_shared(model, groups, batch_size, after_batch):
     """
-    Hidden states that the heads read, each prompt encoded once; for backbones of [`can_share_prompts`].
+    Hidden states that the heads read, each prompt encoded once, and once for all what the prompts begin with, where
+    that pays; for backbones of [`can_share_prompts`].
 
     Args:
-        groups (`list[EncodedGroup]`): whose sequences all go on after their prompt.
+        groups (`list[EncodedGroup]`): whose sequences all go on after their prompt; their prompts are encoded at once.
         batch_size (`int`): sequences encoded at once.
+        after_batch (callable): takes the number of those that have been.
 
     Returns:
         `list[tuple]`: of each group the states at its sequences' ends, of shape (K, hidden_size), and at its prompt's
         end, of shape (hidden_size,).
     """
-    results = {}
+    prompts, owners, suffixes = _after_prompts(groups)
+    parts = _parts([len(ids) for ids in suffixes], batch_size)
+    beginning = _common_beginning(model, prompts)
     with evaluation_mode(model):
-        for numbers, prompts, owners, suffixes, parts in _shared_batches(groups, batch_size, None):
-            outputs, prompt_states = _run_suffixes(model, prompts, owners, suffixes, parts)
-            states = torch.cat([output.response_states for output in outputs])
-            states = states[_inverse_order(parts, states.device)]
-            each = states.split([len(groups[index].sequences) for index in numbers])
-            results.update(zip(numbers, zip(each, prompt_states)))
-    return [results[index] for index in range(len(groups))]
+        outputs, prompt_states = _run_suffixes(model, prompts, owners, suffixes, parts, beginning, after_batch)
+    states = torch.cat([output.response_states for output in outputs])
+    states = states[_inverse_order(parts, states.device)]
+    return list(zip(states.split([len(group.sequences) for group in groups]), prompt_states))
+
+
+def _common_beginning(model, prompts):
+    """
+    The number of tokens with which all prompts begin, a system message for instance; 0 where to read them once would
+    not pay.
+    """
+    shortest = min(map(len, prompts))
+    alike = next((place for place, ids in enumerate(zip(*prompts)) if len(set(ids)) > 1), shortest)
+    # Each prompt keeps its last token, whose state is read.
+    alike = min(alike, shortest - 1)
+    passes = 1 + len(set(map(len, prompts)))
+    least = PASS_TOKENS if input_device(model).type == "cpu" else 8 * PASS_TOKENS
+    return alike if alike * (len(prompts) - 1) >= least * passes else 0
 
 
 @torch.no_grad()
@@ -179,11 +198,7 @@ def _shared_batches(groups, batch_size, max_batch_tokens):
         wholes=[max(map(len, group.sequences)) for group in groups],
         rows=[len(group.sequences) for group in groups],
     ):
-        prompts = [groups[index].prompt_ids for index in numbers]
-        owners = [place for place, index in enumerate(numbers) for _ in groups[index].sequences]
-        suffixes = [
-            ids[len(prompts[place]) :] for place, index in enumerate(numbers) for ids in groups[index].sequences
-        ]
+        prompts, owners, suffixes = _after_prompts([groups[index] for index in numbers])
         # Beside the longest prompt, to which the others are padded.
         columns = max(map(len, prompts))
         lengths = [len(ids) for ids in suffixes]
@@ -191,18 +206,29 @@ def _shared_batches(groups, batch_size, max_batch_tokens):
         yield numbers, prompts, owners, suffixes, parts
 
 
-def _run_suffixes(model, prompts, owners, suffixes, parts):
+def _after_prompts(groups):
+    """The prompts' ids, of each sequence the place of its prompt among them, and its ids after that."""
+    prompts = [group.prompt_ids for group in groups]
+    owners = [place for place, group in enumerate(groups) for _ in group.sequences]
+    return prompts, owners, [ids[len(group.prompt_ids) :] for group in groups for ids in group.sequences]
+
+
+def _run_suffixes(model, prompts, owners, suffixes, parts, beginning=0, after_part=lambda rows: None):
     """
     The model's outputs for parts of the suffixes, each of them after its owner, the number of a prompt, and the states
-    at the prompts' ends, from one pass over the prompts.
+    at the prompts' ends; `beginning` tokens, which all prompts have in common, are read once.
     """
     device = input_device(model)
+    name = cache_argument(model.backbone_class)
     # On the left, so that the suffixes follow their prompts without a gap.
     prompt_ids, prompt_mask = _pad(prompts, device, left=True)
+    if beginning:
+        cache, prompt_states = _after_beginning(model, prompts, beginning)
+    else:
+        cache = DynamicCache()
+        options = {"use_cache": True, name: cache}
+        prompt_states = model(prompt_ids, prompt_mask, prompt_mask.sum(-1), **options).prompt_states
     columns = prompt_ids.shape[1]
-    cache = DynamicCache()
-    name = cache_argument(model.backbone_class)
-    prompt_states = model(prompt_ids, prompt_mask, prompt_mask.sum(-1), use_cache=True, **{name: cache}).prompt_states
     if cache.get_seq_length() != columns:
         raise RuntimeError(
             f"The backbone {model.config.text_config.model_type} left {cache.get_seq_length()} of {columns} prompt "
@@ -221,7 +247,33 @@ def _run_suffixes(model, prompts, owners, suffixes, parts):
                 **{name: PromptCache(cache, rows)},
             )
         )
+        after_part(len(part))
     return outputs, prompt_states
+
+
+def _after_beginning(model, prompts, beginning):
+    """
+    Keys and values of prompts, padded on the left, and the states at their ends. The beginning is read once for all,
+    then prompts of one length at a time, for between a beginning and the rest there may be no padding.
+    """
+    device = input_device(model)
+    name = cache_argument(model.backbone_class)
+    first = DynamicCache()
+    ids = torch.tensor([prompts[0][:beginning]], device=device)
+    model.pool(ids, use_cache=True, **{name: first, "attention_mask": torch.ones_like(ids)})
+    by_length = {}
+    for number, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    caches, states = [], []
+    for numbers in by_length.values():
+        ids = torch.tensor([prompts[number] for number in numbers], device=device)
+        cache = copy.deepcopy(first)
+        cache.batch_repeat_interleave(len(numbers))
+        options = {"use_cache": True, name: cache}
+        states.append(model.pool(ids[:, beginning:], torch.ones_like(ids), **options)[0])
+        caches.append(cache)
+    inverse = _inverse_order(by_length.values(), device)
+    return padded_together(caches, inverse), torch.cat(states)[inverse]
 
 
 def embed_rows(model, rows, prompt_lengths, batch_size, max_batch_tokens=None):

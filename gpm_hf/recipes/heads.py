@@ -177,5 +177,17 @@ def train_heads(
     trainer.remove_callback(PrinterCallback)
     if bar is not None:
         trainer.add_callback(StepsOn(bar))
-    trainer.train()
+    with _one_thread():
+        trainer.train()
     return trainer
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For heads, of which a step is so little that to share it out among threads takes longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

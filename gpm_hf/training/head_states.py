@@ -11,6 +11,7 @@ with those that are not there, and runs that compute the same one at the same ti
 
 import random
 import shutil
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,8 @@ LEAST_TOKENS = 64
 # Read at once on a CPU, which more does not make faster: the bar moves after each.
 CPU_TEXTS = 32
 
-
+# Of prompts, in a cache for their responses at one time: 0.4 GB for SmolLM2-135M, 1 GB for 8B in bfloat16.
+KEPT_TOKENS = 2**13
 # A shorter prompt is encoded with each of its responses: a pass of its own would cost what it saves.
 LEAST_SHARED = 32
 
@@ -79,12 +81,20 @@ class HeadStates:
     def __reduce__(self):
         return type(self), (self.files, self.starts)
 
-    def read(self, name: str, row: int) -> torch.Tensor:
-        """A float32 vector of shape (hidden_size,); `name` is `response_states` or `prompt_states`."""
-        shard = int(np.searchsorted(self.starts, row, side="right")) - 1
-        if shard not in self._open:
-            self._open[shard] = load_file(self.files[shard])
-        return self._open[shard][name][row - self.starts[shard]].clone()
+    def read(self, name: str, rows: Sequence[int]) -> list[torch.Tensor]:
+        """
+        Float32 vectors of shape (hidden_size,), one for each of the rows; `name` is `response_states` or
+        `prompt_states`.
+        """
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        found: dict[int, torch.Tensor] = {}
+        for shard in np.unique(shards).tolist():
+            if shard not in self._open:
+                self._open[shard] = load_file(self.files[shard])
+            places = np.flatnonzero(shards == shard)
+            inside = torch.from_numpy(np.asarray(rows)[places] - self.starts[shard])
+            found.update(zip(places.tolist(), self._open[shard][name][inside], strict=True))
+        return [found[place] for place in range(len(rows))]
 
 
 def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int) -> Dataset:
@@ -161,9 +171,10 @@ def with_head_states(dataset: Dataset, model: GPMForPreference, batch_size: int)
         found = {name: values for name, values in rows.items() if name not in ROW_COLUMNS}
         if "sequence_rows" in rows:
             groups = rows["sequence_rows"]
-            found["sequence_states"] = [[states.read("response_states", row) for row in group] for group in groups]
+            read = iter(states.read("response_states", [row for group in groups for row in group]))
+            found["sequence_states"] = [[next(read) for _ in group] for group in groups]
         if "prompt_row" in rows:
-            found["prompt_state"] = [states.read("prompt_states", row) for row in rows["prompt_row"]]
+            found["prompt_state"] = states.read("prompt_states", rows["prompt_row"])
         return found
 
     return datasets.concatenate_datasets(parts, axis=1).with_transform(look_up)
@@ -247,20 +258,17 @@ def _encode(
     sequences: list[_Sequence], model: GPMForPreference, batch_size: int, bar: TimedBar
 ) -> dict[str, torch.Tensor]:
     units = _units(sequences, model)
-    shared = [unit for unit in units if len(unit) > 1]
-    groups = []
-    for unit in shared:
-        prompt = sequences[unit[0]].ids[: sequences[unit[0]].prompt_length]
-        groups.append(EncodedGroup([sequences[place].ids.tolist() for place in unit], prompt.tolist()))
     found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     if model.device.type == "cpu":
         batch_size = min(batch_size, CPU_TEXTS)
-    at_once = max(1, batch_size // max((len(unit) for unit in shared), default=1))
-    for start in range(0, len(groups), at_once):
-        pooled = pool_shared(model, groups[start : start + at_once], batch_size)
-        for unit, (responses, prompt_state) in zip(shared[start : start + at_once], pooled, strict=True):
+    for batch in _shared_batches([unit for unit in units if len(unit) > 1], sequences):
+        groups = [
+            EncodedGroup([sequences[place].ids.tolist() for place in unit], _prompt(sequences[unit[0]]))
+            for unit in batch
+        ]
+        pooled = pool_shared(model, groups, batch_size, bar.update)
+        for unit, (responses, prompt_state) in zip(batch, pooled, strict=True):
             found |= {place: (state, prompt_state) for place, state in zip(unit, responses, strict=True)}
-            bar.update(len(unit))
     alone = [unit[0] for unit in units if len(unit) == 1]
     states = _encode_alone([sequences[place] for place in alone], model, batch_size, bar)
     found |= dict(zip(alone, states, strict=True))
@@ -273,6 +281,24 @@ def _encode(
             f"in {model.dtype}. Check the checkpoint, or load it in bfloat16 or float32."
         )
     return {"response_states": response_states, "prompt_states": prompt_states}
+
+
+def _prompt(sequence: _Sequence) -> list[int]:
+    return sequence.ids[: sequence.prompt_length].tolist()
+
+
+def _shared_batches(units: list[list[int]], sequences: list[_Sequence]) -> Iterator[list[list[int]]]:
+    """Units of several sequences, cut into what is encoded at once: those whose prompts have [`KEPT_TOKENS`]."""
+    batch: list[list[int]] = []
+    longest = 0
+    for unit in sorted(units, key=lambda unit: -sequences[unit[0]].prompt_length):
+        longest = max(longest, sequences[unit[0]].prompt_length)
+        if batch and (len(batch) + 1) * longest > KEPT_TOKENS:
+            yield batch
+            batch, longest = [], sequences[unit[0]].prompt_length
+        batch.append(unit)
+    if batch:
+        yield batch
 
 
 def _encode_alone(

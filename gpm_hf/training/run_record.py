@@ -173,8 +173,10 @@ def data_sources(dataset: Any) -> list[dict[str, str]]:
 
 
 def _options(trainer, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those that were given, and of the two that bound the training the one that did."""
     options = trainer.args.to_dict()
-    return {name: options[name] for name in names}
+    unused = "num_train_epochs" if options["max_steps"] > 0 else "max_steps"
+    return {name: options[name] for name in names if name != unused and options[name] is not None}
 
 
 def _hardware(trainer) -> str:

@@ -132,7 +132,7 @@ def test_results_of_other_weights_are_refused(folder, rings):
     write_card(folder, results=[])
     (folder / "results" / "other.json").write_text("[]")
     (folder / "results" / "cyclic.json").unlink()
-    with pytest.raises(ValueError, match="no result of `gpm-hf eval"):
+    with pytest.raises(ValueError, match=r"no result of one model.*Keep it in another folder"):
         load_results(folder)
 
 

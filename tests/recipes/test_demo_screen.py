@@ -14,7 +14,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "find_base_model", lambda needs: base)
     monkeypatch.setattr(demo, "TRAIN_PROMPTS", 6)
     monkeypatch.setattr(demo, "TEST_PROMPTS", 5)
-    monkeypatch.setattr(demo, "SYSTEMATIC_RECIPE", {**demo.SYSTEMATIC_RECIPE, "max_steps": 2, "use_cpu": True})
+    monkeypatch.setattr(demo, "RECIPE", {**demo.RECIPE, "max_steps": 2, "use_cpu": True})
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -191,6 +192,36 @@ def test_a_prompt_of_many_answers_is_encoded_once(cache, monkeypatch, backbone, 
         assert sum(tokens) < 0.75 * sum(map(len, apart))
 
 
+@pytest.mark.parametrize("backbone", ["llama", "gemma3_text", "gpt2"])
+def test_what_all_prompts_begin_with_is_encoded_once(cache, monkeypatch, backbone):
+    """A system message before twelve prompts of two lengths, of three answers each, and one of another length."""
+    draw = random.Random(0)
+
+    def ids(count):
+        return [draw.randrange(10, 90) for _ in range(count)]
+
+    system, rows = ids(60), []
+    for own in [5] * 7 + [9] * 5 + [12]:
+        prompt = system + ids(own)
+        answers = [prompt + ids(draw.randint(2, 9)) for _ in range(3)]
+        rows += [
+            {"prompt_ids": prompt, "chosen_ids": answers[place], "rejected_ids": answers[place - 1]}
+            for place in range(3)
+        ]
+    model, data = build_gpm(backbone, embedding_dim=4), Dataset.from_list(rows)
+    expected, batches, forward = by_hand(model, data), [], model.model.forward
+
+    def counted(input_ids, **more):
+        batches.append(input_ids.numel())
+        return forward(input_ids, **more)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    assert_close(stacked(with_head_states(data, model, 16)), expected)
+    # The system message for each length and for the one alone, what the prompts have of their own, and answers that
+    # are padded to nine at most.
+    assert sum(batches) <= 3 * 60 + 7 * 5 + 5 * 9 + 12 + 39 * 9
+
+
 def test_only_shards_that_are_not_there_are_computed(cache, monkeypatch):
     monkeypatch.setattr(head_states, "SHARD_TOKENS", 256)
     model, rows = build_gpm(embedding_dim=4), encoded(many_rows())
@@ -245,10 +276,10 @@ def test_rows_are_read_by_workers_from_the_same_files(cache):
     files = list(cache.glob("*/*"))
     reader = head_states.HeadStates(files, [0])
     expected = load_file(files[0])["response_states"][3]
-    assert torch.equal(reader.read("response_states", 3), expected)
+    assert torch.equal(reader.read("response_states", [5, 3])[1], expected)
     pickled = pickle.dumps(reader)
     assert len(pickled) < 1000
-    assert torch.equal(pickle.loads(pickled).read("response_states", 3), expected)
+    assert torch.equal(pickle.loads(pickled).read("response_states", [3])[0], expected)
     loader = torch.utils.data.DataLoader(found, batch_size=None, num_workers=1, multiprocessing_context="fork")
     read = torch.stack([row["sequence_states"][0] for row in loader])
     assert torch.equal(read, stacked(found)["chosen_state"])

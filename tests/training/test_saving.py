@@ -96,6 +96,9 @@ def test_the_record_follows_a_second_run(base, tmp_path):
     train(base, tmp_path / "model", seed=3)
     second = RunRecord.load(tmp_path / "model")
     assert (first.hyperparameters["seed"], second.hyperparameters["seed"]) == (0, 3)
+    # What bounded the training, not what did not, nor what was left unset.
+    assert first.hyperparameters["max_steps"] == 4
+    assert not {"num_train_epochs", "max_tokens_per_batch"} & set(first.hyperparameters)
     assert first.weights_sha256 != second.weights_sha256
 
 
