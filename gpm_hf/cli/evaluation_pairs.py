@@ -17,6 +17,7 @@ from gpm_hf.cli.evaluation_scorers import (
 )
 from gpm_hf.files import report_text
 from gpm_hf.hub.local_paths import without_paths
+from gpm_hf.tables import markdown_table
 
 if TYPE_CHECKING:
     from gpm_hf.evaluation import Intransitivity, PairResult, RewardBenchResult
@@ -88,15 +89,15 @@ def _pairs(options: argparse.Namespace) -> None:
     from gpm_hf.data.pair_files import follow_labels
     from gpm_hf.evaluation import (
         calibration_report,
-        calibration_table,
         disagreement_table,
         disagreements,
         intransitivity_table,
         length_report,
-        length_table,
         pairs_table,
         score_pairs,
     )
+    from gpm_hf.evaluation.reports.length_bias import LENGTH_COLUMNS, length_cells
+    from gpm_hf.evaluation.statistics.calibration import CALIBRATION_COLUMNS, calibration_cells
 
     check_options(options)
     if options.disagreements is not None:
@@ -145,16 +146,21 @@ def _pairs(options: argparse.Namespace) -> None:
         tables = {"Pairs right": pairs_table(results)}
         if all("difficulty" in row for row in rows):
             tables["Pairs right by difficulty"] = pairs_table(results, "difficulty")
-        tables["Calibration"] = calibration_table(calibration)
-        tables["Length bias"] = length_table(lengths)
+        # In one table, so that all of two scorers is one screen.
+        tables["Calibration, and bias for length"] = markdown_table(
+            ["scorer", *CALIBRATION_COLUMNS, *LENGTH_COLUMNS],
+            [[name, *calibration_cells(calibration[name]), *length_cells(lengths[name])] for name in calibration],
+        )
         tables["Cycles among the responses of one prompt"] = (
             intransitivity_table(list(cycles.values())) if cycles else "No prompt has three different responses."
         )
+        said = [f"{title}:\n{table}" for title, table in tables.items()]
         if of_data is not None:
-            tables["Cycles in the data's own preferences"] = of_data.sentence()
+            said.append(f"Cycles in the data's own preferences: {of_data.sentence()}")
         if differ:
-            tables["Where the two disagree most"] = disagreement_table(differ, results[0].scorer, results[1].scorer)
-        print("\n\n".join(f"{title}:\n{table}" for title, table in tables.items()))
+            table = disagreement_table(differ, results[0].scorer, results[1].scorer)
+            said.append(f"Where the two disagree most:\n{table}")
+        print("\n\n".join(said))
         _print_reused(results)
     picture = _draw(options, calibration, lengths) if options.pictures else None
     write_output(options, "pairs", answer, [_report_numbers(one) for one in found], picture)

@@ -318,6 +318,7 @@ def test_cycles_of_a_scorer_are_held_against_its_own_noise(capsys, use, tmp_path
     code, out, _ = ask(capsys, *arguments)
     assert "both: 100.0% of 10 triples are cyclic; a ranking with the noise of these scores (a standard" in out
     assert "long: Whether the cycles are more than noise was not tested. Both orders of a pair say the same" in out
+    assert len(out.strip().splitlines()) < 30
 
 
 def test_one_scorer_has_no_disagreements_and_pairs_alone_no_cycles(capsys, use, bench):
@@ -335,7 +336,7 @@ def test_votes_are_read_as_they_are_and_ties_are_left_out(capsys, use, tmp_path)
     code, out, err = ask(capsys, "eval", "pairs", "long", "short", "--dataset", votes)
     assert code == 0 and "Left out: 1 ties" in err
     assert "| 66.7% (2/3) |" in out and "| 33.3% (1/3) |" in out
-    assert len(out.strip().splitlines()) <= 27  # beside what was read and a bar for each scorer one screen
+    assert len(out.strip().splitlines()) < 30
     votes.write_text("prompt,response_a,response_b,winner\ns,longer,no,tie\n")
     code, out, err = ask(capsys, "eval", "pairs", "long", "--dataset", votes)
     assert code == 1 and not out and "All pairs are ties" in err

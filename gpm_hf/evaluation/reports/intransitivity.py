@@ -152,4 +152,4 @@ def intransitivity_table(results: Sequence[Intransitivity]) -> str:
     for one in results:
         said.setdefault(one.noise.sentence(), []).append(one.scorer)
     sentences = [f"{', '.join(names)}: {sentence}" for sentence, names in said.items()]
-    return "\n\n".join([markdown_table(["scorer", *columns], rows), *sentences])
+    return "\n\n".join([markdown_table(["scorer", *columns], rows), "\n".join(sentences)])

@@ -106,13 +106,17 @@ def _bin(difference: np.ndarray, right: np.ndarray, inside: np.ndarray) -> Lengt
     return LengthBin(*ends, int(inside.sum()), float(right[inside].mean()), interval)
 
 
+LENGTH_COLUMNS = ("chosen is shorter", "as long", "chosen is longer", "prefers the longer", "the longer is chosen")
+
+
+def length_cells(report: LengthReport) -> list[str]:
+    """What stands under [`LENGTH_COLUMNS`], those with the number of pairs in brackets being accuracies."""
+    sides = (report.shorter, report.equal, report.longer)
+    cells = ["-" if side is None else f"{side.accuracy:.1%} ({side.pairs})" for side in sides]
+    shares = (report.prefers_longer, report.longer_is_chosen)
+    return cells + ["-" if share is None else f"{share:.1%}" for share in shares]
+
+
 def length_table(results: dict[str, LengthReport]) -> str:
-    """A Markdown table with a row per scorer: accuracy where the chosen response is shorter, as long, longer."""
-    rows = []
-    for name, report in results.items():
-        sides = (report.shorter, report.equal, report.longer)
-        cells = ["-" if side is None else f"{side.accuracy:.1%} ({side.pairs})" for side in sides]
-        shares = (report.prefers_longer, report.longer_is_chosen)
-        rows.append([name, *cells, *["-" if share is None else f"{share:.1%}" for share in shares]])
-    columns = ["chosen is shorter", "as long", "chosen is longer", "prefers the longer", "the longer is chosen"]
-    return markdown_table(["scorer", *columns], rows)
+    """A Markdown table with a row per scorer."""
+    return markdown_table(["scorer", *LENGTH_COLUMNS], [[name, *length_cells(one)] for name, one in results.items()])

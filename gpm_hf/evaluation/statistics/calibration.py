@@ -103,9 +103,15 @@ def calibration_report(
     )
 
 
+CALIBRATION_COLUMNS = ("log-loss (nats)", "Brier", "ECE")
+
+
+def calibration_cells(one: Calibration) -> list[str]:
+    """What stands under [`CALIBRATION_COLUMNS`]."""
+    return [f"{one.log_loss:.3f}", f"{one.brier:.3f}", f"{one.ece:.3f}"]
+
+
 def calibration_table(results: dict[str, Calibration]) -> str:
     """A Markdown table with a row per scorer."""
-    rows = [
-        [name, one.pairs, f"{one.log_loss:.3f}", f"{one.brier:.3f}", f"{one.ece:.3f}"] for name, one in results.items()
-    ]
-    return markdown_table(["scorer", "pairs", "log-loss (nats)", "Brier", "ECE"], rows)
+    rows = [[name, one.pairs, *calibration_cells(one)] for name, one in results.items()]
+    return markdown_table(["scorer", "pairs", *CALIBRATION_COLUMNS], rows)
