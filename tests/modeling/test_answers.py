@@ -69,17 +69,35 @@ def test_other_roads_are_asked(monkeypatch, tmp_path, folder):
     assert passes() == ALL
 
 
-def test_other_code_under_the_same_name_is_asked(monkeypatch, tmp_path):
-    """As of a repository whose code has changed: the file of the class, and one that it imports."""
+@pytest.fixture
+def remote_code(monkeypatch, tmp_path):
+    """A folder of remote code of its own, whatever other tests have imported; they find theirs again."""
+
+    def imported():
+        return {name: sys.modules[name] for name in list(sys.modules) if name.split(".")[0] == "transformers_modules"}
+
+    others = imported()
     package = tmp_path / "transformers_modules" / "changing"
     package.mkdir(parents=True)
+    # A package without this file gives way to one that has it, wherever that lies.
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    for name in others:
+        del sys.modules[name]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield package
+    for name in imported():
+        del sys.modules[name]
+    sys.modules.update(others)
+
+
+def test_other_code_under_the_same_name_is_asked(remote_code):
+    """As of a repository whose code has changed: the file of the class, and one that it imports."""
+    package = remote_code
     (package / "modeling_changing.py").write_text(
         "from transformers import LlamaModel\nclass ChangingModel(LlamaModel):\n    pass\n"
     )
     (package / "helper.py").write_text("SCALE = 1\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
-        monkeypatch.delitem(sys.modules, name)
     changing = importlib.import_module("transformers_modules.changing.modeling_changing").ChangingModel
     assert passes(new_model(changing)) == ALL
     assert passes(new_model(changing)) == 0
