@@ -22,7 +22,7 @@ def parse_options(program: str, options: Any, arguments: list[str] | None = None
 
     Args:
         program: for messages, "gpm-hf train reward".
-        options: dataclasses.
+        options: dataclasses, one of them of training.
         arguments: by default those of the process.
 
     Raises:
@@ -33,6 +33,9 @@ def parse_options(program: str, options: Any, arguments: list[str] | None = None
     parser = _Parser(options, prog=program)
     if given[-1:] == ["--config"]:
         parser.error("--config needs the name of a file.")
+    if sys.stderr.isatty():
+        # transformers leaves its bar out with its notes, and writes a line for each log in its place.
+        parser.set_defaults(disable_tqdm=False)
     try:
         *found, in_file, unknown = parser.parse_args_and_config(
             given, return_remaining_strings=True, separate_remaining_strings=True

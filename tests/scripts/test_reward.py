@@ -4,9 +4,11 @@ import itertools
 import json
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
+import transformers
 from datasets import Dataset
 
 from gpm_hf.data.overlap import hold_out
@@ -54,6 +56,27 @@ def test_a_dry_run_reads_everything_and_leaves_nothing(capsys, backbone_folder, 
     # Heads of 4 and of 2 rows over 32 hidden units.
     assert f"| trained | {32 * 6} " in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"votes.jsonl"}
+
+
+def test_a_screen_has_a_bar_in_place_of_a_line_for_each_log(capsys, monkeypatch, backbone_folder, tmp_path):
+    """Also where transformers' notes are left out, as commands do."""
+    from gpm_hf.scripts import reward
+
+    data = write(tmp_path / "votes.jsonl", votes())
+    arguments = ["--model_name_or_path", backbone_folder, "--output_dir", tmp_path / "out", "--dataset_name", data]
+    arguments += ["--test_split_size", 0.25, "--eval_strategy", "epoch", "--train_heads_only", "--logging_steps", 1]
+    arguments += ["--use_cpu", "--bf16", "false", "--report_to", "none", "--num_train_epochs", 2]
+    monkeypatch.setattr(sys, "argv", ["reward.py", *map(str, arguments)])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        reward.run()
+    finally:
+        transformers.logging.set_verbosity(level)
+    out, err = capsys.readouterr()
+    assert "{'" not in out + err and "Training" in err and "held-out accuracy=" in err
+    assert "accuracy" in out and len(out.splitlines()) < 30
 
 
 def test_bradley_terry_beside_it_with_the_numbers_of_the_saved_models(capsys, backbone_folder, tmp_path):
