@@ -1,6 +1,7 @@
 """News of what is going on: the logger `gpm_hf` at the level INFO, shown by commands and scripts, not by a library."""
 
 import logging
+import sys
 from typing import Any
 
 
@@ -18,7 +19,16 @@ def get_logger(name: str) -> logging.LoggerAdapter[Any]:
     return _MainProcessLogger(logging.getLogger(name), {})
 
 
+class _AboveBars(logging.Handler):
+    """Writes to the standard error stream, on lines of their own where there are bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def show_news() -> None:
     """Writes news and warnings of this package to the standard error stream, unless the program logs already."""
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[_AboveBars()])
     logging.getLogger("gpm_hf").setLevel(logging.INFO)

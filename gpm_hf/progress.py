@@ -13,23 +13,35 @@ MEASURED, LONG = 5.0, 20.0
 
 
 class TimedBar(tqdm):
-    """A bar that also says in a sentence, once and in a log without bars too, how long this takes on this machine."""
+    """
+    A bar that also says in a sentence, once and in a log without bars too, how long this takes on this machine.
+
+    What is measured begins with the first update: before that much is done once and not again, a prompt read, a
+    kernel compiled.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.has_said, self.began = self.disable, monotonic()
+        self.has_said = self.disable
+        self._begin()
+
+    def _begin(self) -> None:
+        self.began = monotonic()
+        self.first: tuple[float, float] | None = None
 
     def reset(self, total: float | None = None) -> None:
         super().reset(total)
-        self.began = monotonic()
+        self._begin()
 
     def update(self, n: float | None = 1) -> bool | None:
-        shown = super().update(n)
-        if not self.has_said and self.total:
-            done, seconds = self.n - self.initial, monotonic() - self.began
+        shown, now = super().update(n), monotonic()
+        if self.first is None:
+            self.first = (self.n, now)
+        elif not self.has_said and self.total:
+            done, seconds = self.n - self.first[0], now - self.first[1]
             if done > 0 and seconds >= MEASURED:
                 self.has_said = True
-                whole = seconds * (self.total - self.initial) / done
+                whole = now - self.began + seconds * (self.total - self.n) / done
                 if whole >= LONG:
                     logger.info(f"{self.desc.removesuffix(': ')}: {in_words(whole)} on this machine.")
         return shown

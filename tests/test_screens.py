@@ -75,7 +75,7 @@ def test_a_long_bar_says_once_how_long_it_takes(monkeypatch, caplog):
         for _ in range(10):
             now[0] += 3.0
             bar.update(1)
-    # Measured after the second step: 6 seconds for 2 of 100.
+    # Measured from the first step to the third: 6 seconds for 2, so 9 and 97 times 3 more.
     assert [record.message for record in caplog.records] == ["Read: about 5 minutes on this machine."]
 
 
@@ -89,14 +89,39 @@ def test_a_short_bar_says_nothing(monkeypatch, caplog):
     assert not caplog.records
 
 
+def test_a_slow_first_step_is_not_taken_for_the_others(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    with caplog.at_level(logging.INFO, "gpm_hf.progress"), TimedBar(total=60, desc="x", file=io.StringIO()) as bar:
+        for seconds in (10.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+            now[0] += seconds
+            bar.update(1)
+    # 15 seconds until here, and 54 more.
+    assert [record.message for record in caplog.records] == ["x: about 69 seconds on this machine."]
+
+
+def test_news_do_not_stand_in_a_bar(tmp_path):
+    """The bar makes room, and comes back below."""
+    script = (
+        "import logging, sys\nfrom tqdm import tqdm\nfrom gpm_hf.news import show_news\nshow_news()\n"
+        "with tqdm(total=2, file=sys.stderr, mininterval=0) as bar:\n"
+        "    bar.update()\n    logging.getLogger('gpm_hf.x').info('News.')\n    bar.update()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    (line,) = (line for line in run.stderr.split(b"\n") if b"News." in line)
+    before, _, _ = line.rpartition(b"News.")
+    assert before.endswith(b"\r") and not before.rpartition(b"\r")[0].rpartition(b"\r")[2].strip()
+
+
 def test_bars_before_are_no_part_of_a_bar_that_is_reset(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(progress, "monotonic", lambda: now[0])
     with caplog.at_level(logging.INFO, "gpm_hf.progress"), TimedBar(total=10, desc="x", file=io.StringIO()) as bar:
         now[0] = 1000.0
         bar.reset()
-        now[0] += 5.0
-        bar.update(1)
+        for _ in range(2):
+            now[0] += 5.0
+            bar.update(1)
     assert caplog.records[0].message == "x: about 50 seconds on this machine."
 
 
