@@ -290,12 +290,11 @@ def _prompt(sequence: _Sequence) -> list[int]:
 def _shared_batches(units: list[list[int]], sequences: list[_Sequence]) -> Iterator[list[list[int]]]:
     """Units of several sequences, cut into what is encoded at once: those whose prompts have [`KEPT_TOKENS`]."""
     batch: list[list[int]] = []
-    longest = 0
+    # Longest first: to the first of a batch the others are padded.
     for unit in sorted(units, key=lambda unit: -sequences[unit[0]].prompt_length):
-        longest = max(longest, sequences[unit[0]].prompt_length)
-        if batch and (len(batch) + 1) * longest > KEPT_TOKENS:
+        if batch and (len(batch) + 1) * sequences[batch[0][0]].prompt_length > KEPT_TOKENS:
             yield batch
-            batch, longest = [], sequences[unit[0]].prompt_length
+            batch = []
         batch.append(unit)
     if batch:
         yield batch

@@ -93,6 +93,18 @@ def count_encodes(model):
     return batches
 
 
+def count_tokens(model, monkeypatch):
+    """Makes the backbone write down how many tokens each pass has."""
+    tokens, forward = [], model.model.forward
+
+    def counted(input_ids, **more):
+        tokens.append(input_ids.numel())
+        return forward(input_ids, **more)
+
+    monkeypatch.setattr(model.model, "forward", counted)
+    return tokens
+
+
 def test_states_are_those_of_single_unpadded_sequences(cache):
     model = build_gpm(embedding_dim=4)
     rows = encoded()
@@ -179,13 +191,8 @@ def test_a_prompt_of_many_answers_is_encoded_once(cache, monkeypatch, backbone, 
             pair = {"chosen": answers[place], "rejected": answers[place - 1]}
             rows.append({"prompt": f"{question} " * 3, **pair})
     model, data = build_gpm(backbone, embedding_dim=4), encoded(rows)
-    expected, tokens, forward = by_hand(model, data), [], model.model.forward
-
-    def counted(input_ids, **more):
-        tokens.append(input_ids.numel())
-        return forward(input_ids, **more)
-
-    monkeypatch.setattr(model.model, "forward", counted)
+    expected = by_hand(model, data)
+    tokens = count_tokens(model, monkeypatch)
     assert_close(stacked(with_head_states(data, model, 4)), expected)
     if shard_tokens > 300:
         apart = {tuple(row[side]) for row in data for side in ("chosen_ids", "rejected_ids")}
@@ -209,17 +216,12 @@ def test_what_all_prompts_begin_with_is_encoded_once(cache, monkeypatch, backbon
             for place in range(3)
         ]
     model, data = build_gpm(backbone, embedding_dim=4), Dataset.from_list(rows)
-    expected, batches, forward = by_hand(model, data), [], model.model.forward
-
-    def counted(input_ids, **more):
-        batches.append(input_ids.numel())
-        return forward(input_ids, **more)
-
-    monkeypatch.setattr(model.model, "forward", counted)
+    expected = by_hand(model, data)
+    tokens = count_tokens(model, monkeypatch)
     assert_close(stacked(with_head_states(data, model, 16)), expected)
     # The system message for each length and for the one alone, what the prompts have of their own, and answers that
     # are padded to nine at most.
-    assert sum(batches) <= 3 * 60 + 7 * 5 + 5 * 9 + 12 + 39 * 9
+    assert sum(tokens) <= 3 * 60 + 7 * 5 + 5 * 9 + 12 + 39 * 9
 
 
 def test_only_shards_that_are_not_there_are_computed(cache, monkeypatch):
